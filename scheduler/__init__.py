@@ -1,0 +1,12 @@
+"""A job scheduler whose record is PostgreSQL and whose index is Redis: an accepted job is never lost.
+
+from scheduler import job, submit, Client, Discard, Snooze
+"""
+
+from scheduler.client import Client, submit
+from scheduler.errors import Discard, SchedulerError, Snooze
+from scheduler.executor import JobContext
+from scheduler.jobs.registry import job
+
+__version__ = "0.1.0"
+__all__ = ["Client", "Discard", "JobContext", "SchedulerError", "Snooze", "job", "submit"]

@@ -1,0 +1,266 @@
+"""The command line: `scheduler …` or `python -m scheduler …`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import threading
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from scheduler import __version__, settings, telemetry
+from scheduler.client import Client
+from scheduler.errors import ConfigurationError, SchedulerError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+dlq = typer.Typer(no_args_is_help=True, help="Look after dead letters.")
+app.add_typer(dlq, name="dlq")
+out = Console()
+
+Url = Annotated[str | None, typer.Option(help="Address of the API; default http://127.0.0.1:$SCHEDULER_PORT")]
+Ids = Annotated[list[str] | None, typer.Argument(help="Job ids; none: by the options")]
+OfType = Annotated[str | None, typer.Option("--type", help="Only of this type")]
+WithError = Annotated[str | None, typer.Option("--error", help="Only with these words in the error")]
+OlderThan = Annotated[float | None, typer.Option("--older-than", help="Only dead for this many seconds")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say which")]
+
+
+@app.command()
+def up(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes")] = 2,
+) -> None:
+    """API and workers in one terminal, with embedded stores when no URL is set. Ctrl-C stops all of it."""
+    from scheduler.supervisor import run_up
+
+    _configure("up")
+    raise typer.Exit(run_up(settings.load(), workers))
+
+
+@app.command()
+def api() -> None:
+    """Serve HTTP."""
+    from scheduler import runtime
+
+    _configure("api")
+    runtime.load_jobs(settings.load())
+    _run(runtime.run_api(settings.load()))
+
+
+@app.command()
+def worker() -> None:
+    """Run jobs."""
+    from scheduler import runtime
+
+    _configure(f"worker[{os.getpid()}]")
+    runtime.load_jobs(settings.load())
+    _run(runtime.run_worker(settings.load()))
+    if any(thread.name.startswith("job_") for thread in threading.enumerate()):
+        # A plain handler outlived the grace period; its job is released, and no thread can be cancelled.
+        telemetry.emit("left_running_threads")
+        sys.stderr.flush()
+        os._exit(0)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema up to date (api and worker do so themselves)."""
+    from scheduler import runtime
+
+    _configure("migrate")
+    applied = asyncio.run(runtime.run_migrate(settings.load()))
+    out.print(f"applied: {', '.join(applied)}" if applied else "the schema is up to date")
+
+
+@app.command()
+def submit(
+    type: Annotated[str, typer.Argument(help="Job type, such as NOOP")],
+    payload: Annotated[str, typer.Argument(help="A JSON object")] = "{}",
+    delay: Annotated[float | None, typer.Option(help="Seconds from now")] = None,
+    max_attempts: Annotated[int | None, typer.Option(min=1)] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key")] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for a final status (up to 60)")] = 0.0,
+    url: Url = None,
+) -> None:
+    """Submit one job and print it as JSON."""
+    try:
+        body = json.loads(payload)
+    except ValueError as error:
+        raise ConfigurationError(f"PAYLOAD {payload[:60]!r} is not JSON: {error}") from error
+    options = {"delay_seconds": delay, "max_attempts": max_attempts, "idempotency_key": key}
+    given = {name: value for name, value in options.items() if value is not None}
+
+    async def talk(client: Client) -> dict[str, Any]:
+        answer = await client.submit(type, body, **given)
+        return await client.get(answer["id"], wait=wait) if wait else answer
+
+    out.print_json(data=_talk(url, talk))
+
+
+@app.command()
+def status(
+    job_id: Annotated[str | None, typer.Argument(help="A job; none: the whole system")] = None,
+    url: Url = None,
+) -> None:
+    """Show one job, or backlog, dead letters and workers."""
+    if job_id:
+        out.print_json(data=_talk(url, lambda client: client.get(job_id)))
+        return
+    stats = _talk(url, Client.stats)
+    workers = stats.pop("workers")
+    figures = Table("figure", "value", title="scheduler")
+    for name, value in stats.items():
+        figures.add_row(name, "out of reach" if value is None else str(value))
+    out.print(figures)
+    table = Table(
+        "worker",
+        "age (s)",
+        "completed",
+        "retried",
+        "failed",
+        "lease lost",
+        title=f"{len(workers)} live workers",
+    )
+    for one in workers:
+        counts = [str(one["counters"].get(name, 0)) for name in ("completed", "retried", "failed", "lease_lost")]
+        table.add_row(one["name"], f"{one['age_seconds']:.0f}", *counts)
+    out.print(table)
+
+
+@dlq.command("list")
+def dlq_list(type: OfType = None, limit: Annotated[int, typer.Option(min=1, max=1000)] = 50, url: Url = None) -> None:
+    """Show dead letters, newest first."""
+    filters = {"limit": limit, **({"type": type} if type else {})}
+    page = _talk(url, lambda client: client.dead_letters(**filters))
+    table = Table("id", "type", "attempts", "finished", "error", title="dead letters")
+    for one in page["jobs"]:
+        table.add_row(
+            one["id"],
+            one["type"],
+            f"{one['attempt']}/{one['max_attempts']}",
+            one["finished_at"],
+            one["error"],
+        )
+    out.print(table)
+    if page["next_cursor"]:
+        out.print(f"more than {limit}; see --limit")
+
+
+@dlq.command("redrive")
+def dlq_redrive(
+    ids: Ids = None,
+    type: OfType = None,
+    error: WithError = None,
+    older_than: OlderThan = None,
+    rate: Annotated[float | None, typer.Option(help="Jobs per second")] = None,
+    dry_run: DryRun = False,
+    url: Url = None,
+) -> None:
+    """Send dead letters back, with a fresh count of attempts."""
+    chosen = {**_selection(ids, type, error, older_than, dry_run), **({"rate": rate} if rate else {})}
+    _report("would send back" if dry_run else "sent back", _talk(url, lambda client: client.redrive(**chosen)))
+
+
+@dlq.command("purge")
+def dlq_purge(
+    ids: Ids = None,
+    type: OfType = None,
+    error: WithError = None,
+    older_than: OlderThan = None,
+    dry_run: DryRun = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    url: Url = None,
+) -> None:
+    """Delete dead letters and their jobs for good."""
+    if not (yes or dry_run):
+        typer.confirm("Delete these dead letters for good?", abort=True)
+    chosen = _selection(ids, type, error, older_than, dry_run)
+    _report("would delete" if dry_run else "deleted", _talk(url, lambda client: client.purge(**chosen)))
+
+
+@app.command()
+def bench(
+    jobs: Annotated[int, typer.Option(min=1_000, help="Jobs a repetition")] = 100_000,
+    repeats: Annotated[int, typer.Option(min=1, max=50)] = 5,
+) -> None:
+    """Measure drain and end-to-end rates beside the bare stores' own limits, on embedded stores."""
+    from scheduler.bench import run_bench
+
+    raise typer.Exit(run_bench(jobs, repeats, out))
+
+
+def _selection(
+    ids: list[str] | None, type: str | None, error: str | None, older_than: float | None, dry_run: bool
+) -> dict[str, Any]:
+    given = {"ids": ids or None, "type": type, "error": error, "older_than_seconds": older_than}
+    return {name: value for name, value in given.items() if value is not None} | {"dry_run": dry_run}
+
+
+def _report(verb: str, ids: list[str]) -> None:
+    for job_id in ids:
+        out.print(job_id)
+    out.print(f"{verb} {len(ids)} job{'' if len(ids) == 1 else 's'}")
+
+
+def _talk(url: str | None, call: Any) -> Any:
+    config = settings.load()
+    address = url or f"http://{config.host}:{config.port}"
+
+    async def conversation() -> Any:
+        async with Client(address, key=next(iter(config.api_keys), None)) as client:
+            return await call(client)
+
+    return asyncio.run(conversation())
+
+
+def _configure(process: str) -> None:
+    config = settings.load()
+    telemetry.configure(process, config.log_level, config.log_format)
+    for warning in settings.unknown_variables():
+        telemetry.emit("unknown_setting", 30, reason=warning)
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    import uvloop
+
+    uvloop.run(main)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """A job scheduler on PostgreSQL and Redis Streams."""
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration."""
+    try:
+        app()
+    except* ConfigurationError as group:
+        _fail(group, 2)
+    except* SchedulerError as group:
+        _fail(group, 1)
+
+
+def _fail(group: BaseExceptionGroup[Any], code: int) -> None:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    sys.stderr.write(f"scheduler: {error}\n")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

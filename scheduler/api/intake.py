@@ -1,0 +1,251 @@
+"""Accepts jobs: group commit, idempotency, admission control; then publishes what was committed.
+
+Concurrent submissions share one insert, with no timer: while one statement runs, the next batch gathers. A 202 follows
+the commit. A statement whose reply is lost is repeated with the same ids, which the insert skips if they are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scheduler.errors import BacklogFull, KeyReused, StoreUnavailable
+from scheduler.jobs.job import NewJob, id_text
+from scheduler.services.service import Service, pause
+from scheduler.storage.store import MAX_ROWS_A_STATEMENT, Accepted, Store
+from scheduler.storage.stream import MAX_IDS_A_CALL, Stream
+from scheduler.telemetry import count
+
+MAX_GATHERED = 20_000
+MAX_UNPUBLISHED = 200_000
+PACE_SECONDS = 0.002
+PATIENCE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one submission: its own job (PENDING), or the job that its key already had."""
+
+    id: bytes
+    status: str
+    is_repeat: bool
+
+
+@dataclass(slots=True)
+class Request:
+    jobs: Sequence[NewJob]
+    done: asyncio.Future[list[Receipt]]
+    until: float
+
+
+class Intake(Service):
+    name = "intake"
+
+    def __init__(self, store: Store, publisher: Publisher, backlog: Backlog) -> None:
+        super().__init__()
+        self._store, self._publisher, self._backlog = store, publisher, backlog
+        self._gathered: deque[Request] = deque()
+        self._rows = 0
+        self._arrived = asyncio.Event()
+        self._flushed_at = 0.0
+
+    async def submit(self, jobs: Sequence[NewJob]) -> list[Receipt]:
+        """Accept all of `jobs` or none. Raises BacklogFull, KeyReused, StoreUnavailable."""
+        await self._backlog.admit(len(jobs))
+        if self._rows and self._rows + len(jobs) > MAX_GATHERED:
+            count("refused", len(jobs))
+            raise BacklogFull(self._rows, MAX_GATHERED)
+        loop = asyncio.get_running_loop()
+        request = Request(jobs, loop.create_future(), loop.time() + PATIENCE_SECONDS)
+        if len(jobs) > 1 and any(job.idempotency_key for job in jobs):
+            return await self._submit_keyed_batch(request)
+        self._gathered.append(request)
+        self._rows += len(jobs)
+        self._arrived.set()
+        return await request.done
+
+    async def tick(self) -> float:
+        if not self._gathered:
+            self._arrived.clear()
+            await pause(self._arrived, 0.5)
+            return 0.0
+        if (early := self._flushed_at + PACE_SECONDS - time.monotonic()) > 0:
+            await asyncio.sleep(early)
+        self._flushed_at = time.monotonic()
+        batch = self._gather()
+        try:
+            await self._commit(batch)
+        except Exception as error:
+            for request in batch:
+                if not request.done.done():
+                    request.done.set_exception(error)
+            if not isinstance(error, StoreUnavailable):
+                raise
+        return 0.0
+
+    def _gather(self) -> list[Request]:
+        batch: list[Request] = []
+        rows = 0
+        while self._gathered and (not batch or rows + len(self._gathered[0].jobs) <= MAX_ROWS_A_STATEMENT):
+            request = self._gathered.popleft()
+            batch.append(request)
+            rows += len(request.jobs)
+        self._rows -= rows
+        return batch
+
+    async def _commit(self, batch: list[Request]) -> None:
+        """Insert the jobs of all these requests in one statement; look up only what it skipped."""
+        jobs = [job for request in batch for job in request.jobs]
+        # Unique keys are locked in one order by every process, or two of them would deadlock.
+        jobs.sort(key=lambda job: job.idempotency_key or "")
+        new, existing = await self._insert(jobs, max(request.until for request in batch))
+        count("submitted", len(new))
+        self._backlog.add(len(new))
+        self._publisher.put([job.id for job in jobs if job.id in new and not job.is_delayed])
+        for request in batch:
+            if not request.done.done():
+                self._answer(request, new, existing)
+
+    async def _insert(self, jobs: list[NewJob], until: float) -> tuple[set[bytes], dict[str, Accepted]]:
+        """The ids that are in the table by our doing, and what other jobs hold the keys of the rest."""
+        repeated = False
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                inserted = await self._store.insert(jobs)
+                if inserted == len(jobs) and not repeated:
+                    return {job.id for job in jobs}, {}
+                new, existing = await self._look_up(jobs)
+                if all(job.id in new or job.idempotency_key in existing for job in jobs):
+                    return new, existing
+            except StoreUnavailable:
+                if loop.time() >= until:
+                    raise
+            if loop.time() >= until:
+                raise StoreUnavailable("PostgreSQL", "an idempotency key was taken and freed again and again")
+            repeated = True
+            await asyncio.sleep(0.05)
+
+    async def _look_up(self, jobs: list[NewJob]) -> tuple[set[bytes], dict[str, Accepted]]:
+        keys = [job.idempotency_key for job in jobs if job.idempotency_key]
+        found = await self._store.accepted([job.id for job in jobs], keys)
+        new = {row.id for row in found} & {job.id for job in jobs}
+        return new, {row.key: row for row in found if row.key}
+
+    def _answer(self, request: Request, new: set[bytes], existing: dict[str, Accepted]) -> None:
+        try:
+            receipts = [_receipt(job, new, existing) for job in request.jobs]
+            count("repeated", sum(receipt.is_repeat for receipt in receipts))
+            request.done.set_result(receipts)
+        except KeyReused as error:
+            request.done.set_exception(error)
+
+    async def _submit_keyed_batch(self, request: Request) -> list[Receipt]:
+        """A batch with keys stands or falls alone: one transaction, rolled back if any key is taken."""
+        jobs = sorted(request.jobs, key=lambda job: job.idempotency_key or "")
+        existing: dict[str, Accepted] = {}
+        own: set[bytes] = set()
+        while True:
+            fresh = [job for job in jobs if job.id not in own and job.idempotency_key not in existing]
+            try:
+                taken = await self._store.insert_whole(fresh)
+            except StoreUnavailable:
+                if asyncio.get_running_loop().time() >= request.until:
+                    raise
+                await asyncio.sleep(0.05)
+                continue
+            if taken is None:
+                break
+            own |= {row.id for row in taken} & {job.id for job in jobs}
+            existing |= {row.key: row for row in taken if row.key and row.id not in own}
+            for job in jobs:
+                if job.idempotency_key in existing:
+                    _receipt(job, own, existing)
+        new = own | {job.id for job in fresh}
+        self._backlog.add(len(fresh))
+        count("submitted", len(fresh))
+        self._publisher.put([job.id for job in fresh if not job.is_delayed])
+        return [_receipt(job, new, existing) for job in request.jobs]
+
+
+def _receipt(job: NewJob, new: set[bytes], existing: dict[str, Accepted]) -> Receipt:
+    if job.id in new:
+        return Receipt(job.id, "PENDING", is_repeat=False)
+    assert job.idempotency_key is not None
+    row = existing[job.idempotency_key]
+    if row.fingerprint != job.fingerprint:
+        raise KeyReused(job.idempotency_key, id_text(row.id))
+    return Receipt(row.id, row.status, is_repeat=True)
+
+
+class Publisher(Service):
+    """Puts committed ids on the stream, in batches. What Redis does not take, the reconciler makes up."""
+
+    name = "publisher"
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self._stream = stream
+        self._ids: deque[bytes] = deque(maxlen=MAX_UNPUBLISHED)
+        self._arrived = asyncio.Event()
+
+    def put(self, job_ids: Sequence[bytes]) -> None:
+        self._ids.extend(job_ids)
+        self._arrived.set()
+
+    async def tick(self) -> float:
+        if not self._ids:
+            self._arrived.clear()
+            await pause(self._arrived, 0.5)
+            return 0.0
+        await self._stream.publish([self._ids.popleft() for _ in range(min(len(self._ids), MAX_IDS_A_CALL))])
+        return 0.0
+
+
+class Backlog(Service):
+    """How many jobs are unfinished: counted in PostgreSQL now and then, what was accepted since added on top."""
+
+    name = "backlog"
+    FRESH_SECONDS = 0.1
+    COST_SHARE = 20
+
+    def __init__(self, store: Store, limit: int) -> None:
+        super().__init__()
+        self._store, self._limit = store, limit
+        self._counted, self._since = 0, 0
+        self._counted_at = -1e9
+        self._counting = asyncio.Lock()
+
+    @property
+    def size(self) -> int:
+        return self._counted + self._since
+
+    def add(self, accepted: int) -> None:
+        self._since += accepted
+
+    async def admit(self, jobs: int) -> None:
+        """Raises BacklogFull when `jobs` more would exceed the limit, after having counted again to be sure."""
+        if self.size + jobs <= self._limit:
+            return
+        async with self._counting:
+            if time.monotonic() - self._counted_at > self.FRESH_SECONDS:
+                await self._count()
+        if self.size + jobs > self._limit:
+            count("refused", jobs)
+            raise BacklogFull(self.size, self._limit)
+
+    async def tick(self) -> float:
+        async with self._counting:
+            seconds = await self._count()
+        return max(1.0, seconds * self.COST_SHARE)
+
+    async def _count(self) -> float:
+        began = time.monotonic()
+        before = self._since
+        self._counted = await self._store.backlog(self._limit + 1)
+        self._since -= before
+        self._counted_at = time.monotonic()
+        return self._counted_at - began

@@ -1,0 +1,51 @@
+"""Valkey and PostgreSQL for a host that has none running: programs from PATH, else from wheels.
+
+Servers listen on loopback only, keep every durability switch on and their data between starts, and die with
+the process that started them, however that one ends. One owner a data folder: a second start is refused.
+Start-up blocks, with a deadline: call it before the event loop, or in a thread.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from scheduler.embedded.postgres import Postgres
+from scheduler.embedded.process import free_port, launch
+from scheduler.embedded.program import Program
+from scheduler.embedded.redis import Redis
+from scheduler.embedded.server import Server, ServerFailed
+
+__all__ = [
+    "Postgres",
+    "Program",
+    "Redis",
+    "Server",
+    "ServerFailed",
+    "Stores",
+    "embedded",
+    "free_port",
+    "launch",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Both servers, started; `stores.postgres.url` and `stores.redis.url` are what SCHEDULER_*_URL wants."""
+
+    postgres: Postgres
+    redis: Redis
+
+
+@contextmanager
+def embedded(data_dir: Path, *, keep: bool = True) -> Iterator[Stores]:
+    """Both servers while the block runs, data in `data_dir`; `keep=False` removes the data at the end.
+
+    Raises ServerFailed: no program found, the folder in use by another process, or a start that failed.
+    """
+    stores = Stores(Postgres(data_dir), Redis(data_dir))
+    with ExitStack() as stack:
+        for server in (stores.postgres, stores.redis):
+            server.start()
+            stack.callback(server.stop if keep else server.erase)
+        yield stores

@@ -1,0 +1,127 @@
+"""Child processes that end with their parent, the accounts they run under, free ports. Knows no server."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+PORTS = range(20_000, 32_000)  # not ephemeral: a reconnecting client cannot take a dead server's port
+LAUNCH_SECONDS = 30.0
+
+# Runs between fork and exec, in a Python of its own, as a threaded parent must not run code there. The kernel
+# forgets the parent-death signal when the account changes, so the account goes first.
+LAUNCHER = """
+import ctypes, os, signal, sys
+parent, death, account, *command = sys.argv[1:]
+if account:
+    uid, gid = map(int, account.split(":"))
+    os.setgroups([gid]), os.setgid(gid), os.setuid(uid)
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, int(death), 0, 0, 0)
+    if os.getppid() != int(parent):
+        sys.exit("the process that wanted this one is gone")
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+os.execv(command[0], command)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The user that a server runs as when we are root."""
+
+    uid: int
+    gid: int
+
+    def reaches(self, path: Path) -> bool:
+        """Whether this user may search every folder on the way to `path`, and `path` itself."""
+        path = path.resolve()
+        return all(self._may_search(folder) for folder in (path, *path.parents) if folder.is_dir())
+
+    def _may_search(self, folder: Path) -> bool:
+        found = folder.stat()
+        shift = 6 if found.st_uid == self.uid else 3 if found.st_gid == self.gid else 0
+        return bool(found.st_mode >> shift & 1)
+
+
+@cache
+def _forker() -> ThreadPoolExecutor:
+    """The parent-death signal comes when the forking *thread* ends: one that lasts until we end forks all."""
+    return ThreadPoolExecutor(1, "forker")
+
+
+def launch(
+    command: Sequence[str],
+    *,
+    log: Path,
+    dies_by: signal.Signals = signal.SIGTERM,
+    account: Account | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a program that gets `dies_by` when this process ends, in a session that Ctrl-C does not reach.
+
+    Only Linux can do the former; elsewhere it outlives a SIGKILL of this process, until the next start.
+    """
+    ids = f"{account.uid}:{account.gid}" if account else ""
+    launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), str(int(dies_by)), ids]
+    foreign = ("PG", "LC_", "LANG")  # would change what the server does
+    with log.open("ab") as output:
+        started = _forker().submit(
+            subprocess.Popen,
+            [*launcher, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd="/",
+            env={name: text for name, text in os.environ.items() if not name.startswith(foreign)} | {"LC_ALL": "C"},
+        )
+        return started.result(timeout=LAUNCH_SECONDS)
+
+
+def runs_on(pid: int, folder: Path) -> bool:
+    """Whether that process lives and names `folder` on its command line: pids are reused, folders are not."""
+    listing = ["ps", "-o", "command=", "-p", str(pid)]
+    try:
+        if Path("/proc/self").exists():
+            return os.fsencode(folder) in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return os.fsencode(folder) in subprocess.run(listing, capture_output=True, timeout=10, check=False).stdout
+    except OSError:
+        return False
+
+
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait for a condition of another process, which announces nothing; False when the time is up."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on that port of loopback."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on, outside the range that clients are given theirs from."""
+    while not is_free(port := PORTS[secrets.randbelow(len(PORTS))]):
+        pass
+    return port

@@ -1,0 +1,260 @@
+"""The life of a server process: owned, started, stopped, killed, erased. Subclasses say which server."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, ClassVar, Self
+
+from scheduler.embedded.process import Account, free_port, is_free, launch, runs_on, until
+from scheduler.embedded.program import Program, inspect
+from scheduler.errors import SchedulerError
+from scheduler.telemetry import emit
+
+LARGEST_LOG_BYTES = 10 << 20
+TAIL_BYTES, TAIL_LINES = 20_000, 12
+PORT_SECONDS = 2.0
+ELSEWHERE = "choose another folder with SCHEDULER_DATA_DIR"
+
+# Failures that pass by themselves: another process took the port between our look and the bind, or the last
+# backends of a killed PostgreSQL still hold its shared memory.
+PASSING = ("address already in use", "pre-existing shared memory block")
+
+
+class ServerFailed(SchedulerError):
+    """A server could not be found, owned or started; the message has the remedy, or the end of its log."""
+
+
+class Server(ABC):
+    """One server on one data folder. `start` after `stop` or `kill` brings back the same data and port."""
+
+    name: ClassVar[str]
+    oldest: ClassVar[int]
+    remedy: ClassVar[str]
+    stops_by: ClassVar[signal.Signals] = signal.SIGTERM
+
+    def __init__(
+        self, data_dir: Path, *, port: int = 0, start_seconds: float = 60.0, stop_seconds: float = 30.0
+    ) -> None:
+        self.data_dir = data_dir.absolute()
+        self.folder = self.data_dir / self.name
+        self.log = self.data_dir / f"{self.name}.log"
+        self.port = port
+        self.program: Program | None = None
+        self.account: Account | None = None
+        self._start_seconds, self._stop_seconds, self._deadline = start_seconds, stop_seconds, 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._state_path = self.data_dir / f"{self.name}.state"
+        self._state: IO[str] | None = None
+
+    @property
+    @abstractmethod
+    def url(self) -> str: ...
+
+    @abstractmethod
+    def find(self) -> Program:
+        """The program to run. Raises ServerFailed."""
+
+    @abstractmethod
+    def command(self, program: Program) -> list[str]: ...
+
+    @abstractmethod
+    def is_ready(self, pid: int) -> bool:
+        """Whether the server with this pid, and no other, serves."""
+
+    def place(self) -> None:
+        """Settle where the data lives; the folder is ours by then, and nothing else has happened."""
+        self.folder.mkdir(exist_ok=True)
+
+    def prepare(self, program: Program) -> None:  # noqa: B027  (most servers make what they need)
+        """Bring the data into being."""
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Raises ServerFailed when the server does not run."""
+        if self._process is None or not self.alive:
+            raise ServerFailed(f"{self.name} does not run; start it")
+        return self._process.pid
+
+    def start(self) -> Self:
+        """Start, and wait until it serves. Raises ServerFailed when it does not within the start deadline."""
+        if self.alive:
+            return self
+        self._deadline = time.monotonic() + self._start_seconds
+        last = self._own()
+        try:
+            self.place()
+            self._stop_orphan(last.get("pid", 0))
+            self.program = self.find()
+            self.prepare(self.program)
+            self._serve(self.program, last.get("port", 0))
+        except BaseException:
+            self._disown()
+            raise
+        emit(f"{self.name}_started", program=self.program.path, version=self.program.version, port=self.port)
+        return self
+
+    def stop(self) -> None:
+        """Stop cleanly; kill it when it does not end within the stop deadline."""
+        try:
+            if self._process is not None and self.alive:
+                self._process.send_signal(self.stops_by)
+                self._process.send_signal(signal.SIGCONT)
+                self._process.wait(self._stop_seconds)
+        except subprocess.TimeoutExpired:
+            emit(f"{self.name}_killed", logging.WARNING, reason=f"still there after {self._stop_seconds:g} s")
+        finally:
+            self.kill()
+            self._disown()
+
+    def kill(self) -> None:
+        """SIGKILL. The data folder stays ours, so that `start` finds it as the crash left it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(self._stop_seconds)
+
+    def erase(self) -> None:
+        """Stop, then remove the data and whatever else this server wrote."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for path in (self.data_dir / self.name, self.log, self._state_path):
+            path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def usable(self, found: Iterable[tuple[Path, str]], *, beside: str | None = None) -> list[Program]:
+        """The candidates that will do, best first. Raises ServerFailed when there is none."""
+        inspected = [inspect(path, origin, oldest=self.oldest, beside=beside) for path, origin in found]
+        unfit = [reason for reason in inspected if isinstance(reason, str)]
+        for reason in unfit:
+            emit(f"{self.name}_program_skipped", logging.WARNING, reason=reason)
+        if programs := [program for program in inspected if isinstance(program, Program)]:
+            return programs
+        raise ServerFailed(f"no {self.name} server to run: {self.remedy}" + _indented(unfit))
+
+    def run_to_end(self, command: list[str]) -> None:
+        """Run a helper program as the server's user. Raises ServerFailed when it fails, or lasts too long."""
+        since = self._log_size()
+        process = launch(command, log=self.log, dies_by=signal.SIGKILL, account=self.account)
+        try:
+            process.wait(max(self._deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            raise self._failure(f"was not ready within {self._start_seconds:g} s ({command[0]})", since) from None
+        finally:
+            process.kill()
+            process.wait(self._stop_seconds)
+        if process.returncode:
+            raise self._failure(f"is not prepared: {command[0]} ended with {process.returncode}", since)
+
+    def _own(self) -> dict[str, int]:
+        """Take the data folder; returns what its last owner wrote down. The lock goes with its holder."""
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            state = self._state or self._state_path.open("a+", encoding="ascii")
+        except OSError as error:
+            raise ServerFailed(f"no data can be kept: {error}; {ELSEWHERE}") from error
+        try:
+            fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with state:
+                held = _read(state)
+            raise ServerFailed(
+                f"{self.folder} is in use by process {held.get('owner')}, with {self.name} on port"
+                f" {held.get('port')}; stop that one, or {ELSEWHERE}"
+            ) from None
+        self._state = state
+        return _read(state)
+
+    def _disown(self) -> None:
+        if self._state is not None:
+            self._state.close()
+            self._state = None
+
+    def _write_down(self, pid: int) -> None:
+        if self._state is not None:
+            self._state.truncate(0)
+            self._state.write(json.dumps({"owner": os.getpid(), "pid": pid, "port": self.port}))
+            self._state.flush()
+
+    def _stop_orphan(self, pid: int) -> None:
+        """Stop the server of an owner that was killed: dying already on Linux, in full health elsewhere."""
+        if pid and runs_on(pid, self.folder):
+            os.kill(pid, self.stops_by)
+            if not until(lambda: not runs_on(pid, self.folder), self._deadline - time.monotonic()):
+                raise ServerFailed(f"process {pid} still serves {self.folder} and does not stop; kill it")
+
+    def _serve(self, program: Program, last_port: int) -> None:
+        fixed = self.port
+        while True:
+            self.port = self._choose_port(fixed, last_port)
+            since = self._log_size()
+            command = self.command(program)
+            self._process = launch(command, log=self.log, dies_by=self.stops_by, account=self.account)
+            self._write_down(self._process.pid)
+            try:
+                return self._await_ready(self._process, since)
+            except BaseException as error:
+                self.kill()
+                self.port = fixed
+                passing = isinstance(error, ServerFailed) and any(words in str(error).lower() for words in PASSING)
+                if not passing or time.monotonic() > self._deadline:
+                    raise
+
+    def _choose_port(self, fixed: int, last: int) -> int:
+        if not fixed:
+            return last if last and is_free(last) else free_port()
+        if not until(lambda: is_free(fixed), PORT_SECONDS):
+            raise ServerFailed(f"port {fixed} for {self.name} is taken; stop what listens there, or choose another")
+        return fixed
+
+    def _await_ready(self, process: subprocess.Popen[bytes], since: int) -> None:
+        seconds = self._deadline - time.monotonic()
+        if not until(lambda: process.poll() is not None or self.is_ready(process.pid), seconds):
+            raise self._failure(f"was not ready within {self._start_seconds:g} s", since)
+        if process.poll() is not None:
+            raise self._failure(f"ended with {process.returncode}", since)
+
+    def _log_size(self) -> int:
+        """Where the log ends; one that has grown too large starts anew."""
+        size = self.log.stat().st_size if self.log.exists() else 0
+        if size <= LARGEST_LOG_BYTES:
+            return size
+        self.log.unlink()
+        return 0
+
+    def _failure(self, what: str, since: int) -> ServerFailed:
+        with self.log.open("rb") as log:
+            log.seek(max(since, self.log.stat().st_size - TAIL_BYTES))
+            lines = log.read(TAIL_BYTES).decode(errors="replace").splitlines()[-TAIL_LINES:]
+        program = f"{self.program.path} {self.program.version}" if self.program else "no program"
+        subject = f"{self.name} ({program}, data in {self.folder})"
+        return ServerFailed(f"{subject} {what}; {self.log} ends with" + _indented(lines or ["(nothing)"]))
+
+
+def _indented(lines: Iterable[str]) -> str:
+    return "".join(f"\n    {line}" for line in lines)
+
+
+def _read(state: IO[str]) -> dict[str, int]:
+    state.seek(0)
+    try:
+        return dict(json.loads(state.read(1_000)))
+    except ValueError:
+        return {}

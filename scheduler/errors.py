@@ -1,0 +1,160 @@
+"""The exception tree: what can go wrong, carried as data.
+
+    SchedulerError
+    ├── ConfigurationError    a setting is wrong
+    ├── InvalidJob            one field of a submission is wrong (422)
+    │   └── UnknownType       no handler of that name is known (422)
+    ├── PayloadTooLarge       (413)
+    ├── KeyReused             idempotency key used before with another body (409)
+    ├── JobNotFound           (404)
+    ├── NotCancellable        the job is final already (409)
+    ├── BacklogFull           admission control refuses (429)
+    ├── StoreUnavailable      PostgreSQL or Redis did not answer in time (503)
+    ├── ValueRefused          PostgreSQL cannot store a value
+    ├── Unauthorized          (401)
+    ├── RequestRefused        what the client received instead of success
+    └── Signal                what a handler raises to steer its job
+        ├── Discard           straight to the dead letters
+        └── Snooze            run again later, no attempt spent
+
+Each message names the subject, the value and the remedy. Foreign exceptions are translated at the
+adapters in `storage/`, the cause kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SchedulerError(Exception):
+    """Base of everything this package raises on purpose."""
+
+    status = 500
+    title = "Internal error"
+    retry_after_seconds: float | None = None
+
+
+class ConfigurationError(SchedulerError):
+    title = "Configuration error"
+
+
+class InvalidJob(SchedulerError):
+    """A submission that can never be accepted as it stands; `field` is a JSON path such as `jobs[3].type`."""
+
+    status = 422
+    title = "Invalid job"
+
+    def __init__(self, field: str, reason: str, *, status: int = 422) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field, self.reason, self.status = field, reason, status
+
+
+class UnknownType(InvalidJob):
+    title = "Unknown job type"
+
+    def __init__(self, field: str, type: str, known: Iterable[str]) -> None:
+        hint = nearest(type, known)
+        remedy = f"did you mean {hint!r}?" if hint else "start a worker whose SCHEDULER_JOBS module registers it"
+        super().__init__(field, f"no handler is known for type {type[:100]!r}; {remedy}")
+
+
+class PayloadTooLarge(SchedulerError):
+    status = 413
+    title = "Too large"
+
+
+class KeyReused(SchedulerError):
+    status = 409
+    title = "Idempotency key reused"
+
+    def __init__(self, key: str, job_id: str) -> None:
+        super().__init__(
+            f"idempotency_key {key[:100]!r} belongs to job {job_id} with another body; send the same body, or a new key"
+        )
+        self.key, self.job_id = key, job_id
+
+
+class JobNotFound(SchedulerError):
+    status = 404
+    title = "Job not found"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id[:100]!r} does not exist, or its retention has passed")
+
+
+class NotCancellable(SchedulerError):
+    status = 409
+    title = "Job is final"
+
+    def __init__(self, job_id: str, status: str) -> None:
+        super().__init__(f"job {job_id} is {status} already; only PENDING and PROCESSING jobs can be cancelled")
+
+
+class BacklogFull(SchedulerError):
+    status = 429
+    title = "Backlog full"
+
+    def __init__(self, backlog: int, limit: int) -> None:
+        super().__init__(
+            f"{backlog} jobs are waiting and the limit is {limit}; retry later, or raise SCHEDULER_MAX_BACKLOG"
+        )
+        self.retry_after_seconds = 1.0
+
+
+class StoreUnavailable(SchedulerError):
+    status = 503
+    title = "Store unavailable"
+
+    def __init__(self, store: str, reason: str) -> None:
+        super().__init__(
+            f"{store} is out of reach ({reason}); retry in a moment, submissions with the same idempotency key"
+        )
+        self.store, self.reason = store, reason
+        self.retry_after_seconds = 1.0
+
+
+class ValueRefused(SchedulerError):
+    status = 422
+    title = "Value refused"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"PostgreSQL cannot store a value: {reason}")
+
+
+class Unauthorized(SchedulerError):
+    status = 401
+    title = "Unauthorized"
+
+
+class RequestRefused(SchedulerError):
+    """The API answered a client's request with an error; `status` and `problem` say which."""
+
+    def __init__(self, status: int, problem: dict[str, object]) -> None:
+        super().__init__(f"HTTP {status}: {problem.get('detail') or problem.get('title')}")
+        self.status, self.problem = status, problem
+
+
+class Signal(SchedulerError):
+    """Raised by a handler to say what is to become of its job."""
+
+
+class Discard(Signal):
+    """The job can never succeed: dead-letter it now, whatever attempts are left."""
+
+
+class Snooze(Signal):
+    """Run the job again in `seconds`, without spending an attempt."""
+
+    def __init__(self, seconds: float) -> None:
+        if not 0 <= seconds <= 366 * 86_400:
+            raise ValueError(f"Snooze seconds must lie between 0 and one year, not {seconds}")
+        super().__init__(f"snoozed for {seconds} s")
+        self.seconds = seconds
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name`, or None when none is close."""
+    folded = {candidate.casefold(): candidate for candidate in known}
+    found = get_close_matches(name[:100].casefold(), folded, n=1, cutoff=0.6)
+    return folded[found[0]] if found else None

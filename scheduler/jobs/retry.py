@@ -1,0 +1,26 @@
+"""When a failed attempt runs again: exponential back-off as a pure function of the attempt and a random number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Delays of base, base·factor, base·factor² … seconds, at most `cap_seconds`.
+
+    `jitter` j stretches a delay by a share drawn from [0, j): it never shortens one, so no retry is early.
+    """
+
+    base_seconds: float = 2.0
+    factor: float = 2.0
+    jitter: float = 0.0
+    cap_seconds: float = 86_400.0
+
+    def delay(self, attempt: int, chance: float = 0.0) -> float:
+        """Seconds to wait after failed attempt number `attempt` (from 1); `chance` lies in [0, 1)."""
+        try:
+            delay = self.base_seconds * self.factor ** (attempt - 1)
+        except OverflowError:
+            delay = self.cap_seconds
+        return float(min(delay, self.cap_seconds) * (1 + self.jitter * chance))

@@ -1,0 +1,1 @@
+"""What runs: one loop a file, each a Service."""

@@ -1,0 +1,173 @@
+"""A few PostgreSQL connections with a deadline on everything.
+
+psycopg cannot abandon a query on a silent link: on cancellation it asks the server to cancel and waits on. So the
+deadline here shuts the socket down, which ends the wait at once. A broken connection is dropped and the next use
+connects again without back-off: how long a store stays away is the caller's affair, see `Service`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from struct import pack
+from typing import Any
+
+import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import AdaptersMap, Dumper, Loader
+from psycopg.pq import Format
+
+from scheduler.errors import StoreUnavailable, ValueRefused
+from scheduler.telemetry import count
+
+Row = tuple[Any, ...]
+Connection = psycopg.AsyncConnection[Row]
+
+_UUID_OID, _UUID_ARRAY_OID = 2950, 2951
+_CONNECT_SECONDS = 2
+_OPTIONS = "-c timezone=UTC -c statement_timeout=60s -c lock_timeout=5s -c idle_in_transaction_session_timeout=10s"
+# The connection is as good as before; the statement is worth another try.
+_HARMLESS = (psycopg.errors.DeadlockDetected, psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
+
+
+class Ids(list[bytes]):
+    """A list of raw 16-byte ids that is sent as uuid[]; an array packed by hand costs a tenth of 500 UUID objects."""
+
+
+class Id(bytes):
+    """One raw id, sent as uuid."""
+
+
+class _IdsDumper(Dumper):
+    format = Format.BINARY
+    oid = _UUID_ARRAY_OID
+
+    def dump(self, obj: Ids) -> Buffer:
+        head = pack("!iiIii", 1, 0, _UUID_OID, len(obj), 1) if obj else pack("!iiI", 0, 0, _UUID_OID)
+        return head + b"".join([b"\x00\x00\x00\x10" + raw for raw in obj])
+
+
+class _IdDumper(Dumper):
+    format = Format.BINARY
+    oid = _UUID_OID
+
+    def dump(self, obj: Id) -> Buffer:
+        return bytes(obj)
+
+
+class _RawLoader(Loader):
+    """uuid and json arrive as the bytes they are; a payload is decoded where one bad value harms one job only."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> bytes:
+        return bytes(data)
+
+
+def register(adapters: AdaptersMap) -> None:
+    adapters.register_dumper(Ids, _IdsDumper)
+    adapters.register_dumper(Id, _IdDumper)
+    adapters.register_loader("uuid", _RawLoader)
+    adapters.register_loader("json", _RawLoader)
+
+
+class Postgres:
+    """Up to `size` connections, made on demand; each use is bounded by `deadline_seconds`."""
+
+    def __init__(self, url: str, *, size: int, deadline_seconds: float, name: str) -> None:
+        self._url, self._deadline, self._name = url, deadline_seconds, name
+        self._free: list[Connection] = []
+        self._slots = asyncio.Semaphore(size)
+
+    async def fetch(self, query: str, parameters: dict[str, Any] | None = None) -> list[Row]:
+        """Run one statement as its own transaction. Raises StoreUnavailable, or ValueRefused."""
+        async with self.use() as connection:
+            cursor = await connection.execute(query, parameters, prepare=True, binary=True)
+            return await cursor.fetchall() if cursor.description else []
+
+    async def change(self, query: str, parameters: dict[str, Any]) -> int:
+        """Run one statement and say how many rows it changed."""
+        async with self.use() as connection:
+            return (await connection.execute(query, parameters, prepare=True, binary=True)).rowcount
+
+    @asynccontextmanager
+    async def use(self, deadline_seconds: float | None = None) -> AsyncIterator[Connection]:
+        deadline = deadline_seconds or self._deadline
+        try:
+            async with asyncio.timeout(deadline):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            raise StoreUnavailable("PostgreSQL", f"all connections busy for {deadline} s") from error
+        try:
+            async with self._bounded(deadline) as connection:
+                yield connection
+        finally:
+            self._slots.release()
+
+    @asynccontextmanager
+    async def _bounded(self, deadline: float) -> AsyncIterator[Connection]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + deadline
+        connection: Connection | None = None
+        watchdog: asyncio.TimerHandle | None = None
+        healthy = False
+        try:
+            connection = await self._take()
+            watchdog = loop.call_at(until, _sever, connection)
+            yield connection
+            healthy = True
+        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
+            count("store_errors")
+            healthy = isinstance(error, _HARMLESS)
+            reason = f"no answer in {deadline} s" if loop.time() >= until else _first_line(error)
+            raise StoreUnavailable("PostgreSQL", reason) from error
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+            healthy = True
+            raise StoreUnavailable("PostgreSQL", "the schema is not there yet: `scheduler migrate` makes it") from error
+        except psycopg.DataError as error:
+            healthy = True
+            raise ValueRefused(_first_line(error).replace("\x00", "")) from error
+        except psycopg.Error:
+            healthy = True
+            raise
+        finally:
+            if watchdog:
+                watchdog.cancel()
+            if connection and healthy and not connection.closed:
+                self._free.append(connection)
+            elif connection:
+                connection.pgconn.finish()
+
+    async def _take(self) -> Connection:
+        while self._free:
+            connection = self._free.pop()
+            if not connection.closed:
+                return connection
+        connection = await psycopg.AsyncConnection.connect(
+            self._url,
+            autocommit=True,
+            connect_timeout=_CONNECT_SECONDS,
+            application_name=self._name,
+            options=_OPTIONS,
+        )
+        register(connection.adapters)
+        return connection
+
+    async def close(self) -> None:
+        while self._free:
+            await self._free.pop().close()
+
+
+def _sever(connection: Connection) -> None:
+    """End every wait on this connection now: shut its socket down under libpq's feet."""
+    if connection.closed:
+        return
+    with socket.socket(fileno=os.dup(connection.fileno())) as twin, suppress(OSError):
+        twin.shutdown(socket.SHUT_RDWR)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
