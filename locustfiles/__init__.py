@@ -1,0 +1,1 @@
+"""Load profiles for Locust, one a file. They speak HTTP only and import neither `scheduler` nor `chaos`."""

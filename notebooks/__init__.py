@@ -1,0 +1,3 @@
+"""Readers of runs: notebooks, and `analysis`, the tested code they call. Nothing here starts or judges
+anything.
+"""
