@@ -1,5 +1,7 @@
-"""What the tests stand on: one pair of real stores a session, a database and a stream of its own for each test, and
-the scheduler's own processes, started and killed as users and faults would."""
+"""What the tests stand on: real stores, a database and a stream of its own for each test, and the scheduler's processes.
+
+They are started and killed as users and faults would.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import psycopg
@@ -21,13 +23,12 @@ import redis
 
 from scheduler.embedded import free_port
 
-Found = TypeVar("Found")
 ROOT = Path(__file__).parent.parent
 
 
 async def eventually(
-    look: Callable[[], Awaitable[Found] | Found], *, within: float = 15.0, every: float = 0.05, of: str = "condition"
-) -> Found:
+    look: Callable[[], Any], *, within: float = 15.0, every: float = 0.05, of: str = "condition"
+) -> Any:
     """The first truthy value that `look` returns. Fails after `within` seconds, saying what was last seen."""
     deadline = time.monotonic() + within
     while True:

@@ -1,4 +1,4 @@
-"""Real stores for every test: started once a session, a fresh database (cloned from a migrated one) and stream a test."""
+"""Real stores: started once a session; a fresh database (cloned from a migrated one) and stream for each test."""
 
 from __future__ import annotations
 

@@ -29,12 +29,12 @@ class Registry:
         if not type or len(type) > 200 or not type.isprintable():
             raise ConfigurationError(f"job type {type!r} must be 1 to 200 printable characters")
         known = self._handlers.get(type)
+        if is_builtin and known and not known.is_builtin:
+            return
         if known and not known.is_builtin and known.function is not function:
             raise ConfigurationError(
                 f"type {type!r} has two handlers, {name_of(known.function)} and {name_of(function)}; rename one"
             )
-        if is_builtin and known and not known.is_builtin:
-            return
         self._handlers[type] = Handler(type, function, inspect.iscoroutinefunction(function), is_builtin)
 
     def get(self, type: str) -> Handler | None:
