@@ -1,4 +1,4 @@
-"""What the tests stand on: real stores, a database and a stream of its own for each test, and the scheduler's processes.
+"""What the tests stand on: real stores, a database and a stream of its own for each test, the scheduler as processes.
 
 They are started and killed as users and faults would.
 """
