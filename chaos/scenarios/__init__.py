@@ -1,0 +1,24 @@
+"""Every named experiment, one file a family."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from chaos.errors import UsageError
+from chaos.scenario import Scenario
+from chaos.scenarios import chance, demo, load, postgres, redis, workers
+
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario for family in (workers, redis, postgres, load) for scenario in family.SCENARIOS
+}
+UNLISTED = {scenario.name: scenario for scenario in (demo.DEMO, chance.RANDOM)}
+
+
+def find(name: str) -> Scenario:
+    """The scenario of that name. Raises UsageError with the nearest known name."""
+    known = SCENARIOS | UNLISTED
+    if name not in known:
+        near = get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else "see `chaos list`"
+        raise UsageError(f"no scenario is called {name!r}; {hint}")
+    return known[name]

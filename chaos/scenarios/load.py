@@ -1,0 +1,39 @@
+"""What becomes of jobs under load alone: the control without faults, and a burst while a worker dies."""
+
+from __future__ import annotations
+
+import random
+
+from chaos.history import Guards, Planned
+from chaos.scenario import Scenario
+from chaos.workload import Workload
+
+
+def _nothing(_: random.Random, __: float) -> list[Planned]:
+    return []
+
+
+def _one_kill(rng: random.Random, _: float) -> list[Planned]:
+    return [Planned(rng.uniform(0, 0.5), "kill", "worker-1", 7.5, {"when_busy": True})]
+
+
+SCENARIOS = (
+    Scenario(
+        name="calm",
+        claim="without any fault every job runs exactly once; what this run shows is the harness's own noise",
+        plan=_nothing,
+        seconds=10.0,
+        jobs=300,
+        guards=Guards(faults=0, overlap=False),
+    ),
+    Scenario(
+        name="burst",
+        claim="2,000 jobs at once are all carried out though a worker dies in the middle",
+        plan=_one_kill,
+        seconds=10.0,
+        load=lambda jobs, _: Workload(jobs, 1.0, sleep_seconds=(0.1, 0.5)),
+        jobs=2_000,
+        steady_seconds=1.0,
+        guards=Guards(faults=1, redelivery=True),
+    ),
+)

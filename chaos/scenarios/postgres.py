@@ -1,0 +1,42 @@
+"""What becomes of jobs when the record itself crashes or cannot be reached."""
+
+from __future__ import annotations
+
+import random
+
+from chaos.history import Guards, Planned
+from chaos.scenario import Scenario, both, rounds
+
+
+def _restarted(rng: random.Random, seconds: float) -> list[Planned]:
+    """Kill every process of the server and start it again: crash recovery from the write-ahead log."""
+    return [Planned(at + rng.uniform(0, 1), "kill", "postgres", 2.0) for at in rounds(seconds, 10.0)]
+
+
+def _cut(rng: random.Random, seconds: float) -> list[Planned]:
+    """Cut everyone off, for less and for more than a lease: nobody can renew, and nobody is dead for that."""
+    planned: list[Planned] = []
+    for n, start in enumerate(rounds(seconds, 12.0)):
+        fault, length = (("partition.drop", 3.0), ("ack_lost", 3.0), ("partition.hold", 8.0))[n % 3]
+        planned += both([fault], start + rng.uniform(0, 1), "postgres", length)
+    return planned
+
+
+SCENARIOS = (
+    Scenario(
+        name="postgres-restarted",
+        claim="a crash of PostgreSQL loses no accepted job and overwrites no final status",
+        plan=_restarted,
+        seconds=20.0,
+        guards=Guards(faults=2),
+        drain_seconds=90.0,
+    ),
+    Scenario(
+        name="postgres-cut",
+        claim="requests cut off from PostgreSQL are safe to repeat: one key, one job, nothing lost",
+        plan=_cut,
+        seconds=36.0,
+        guards=Guards(faults=3),
+        drain_seconds=90.0,
+    ),
+)

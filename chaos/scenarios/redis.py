@@ -1,0 +1,71 @@
+"""What becomes of jobs when Redis cannot be reached, forgets everything, or does not say what it did."""
+
+from __future__ import annotations
+
+import random
+
+from chaos.history import Guards, Planned
+from chaos.scenario import Scenario, both, rounds
+
+CUT_SECONDS = 5.0
+
+
+def _partitioned(rng: random.Random, seconds: float) -> list[Planned]:
+    """Cuts of 5 s, held and dropped in turn; every second one also takes the API's link."""
+    planned: list[Planned] = []
+    for n, start in enumerate(rounds(seconds, 8.0)):
+        at, fault = start + rng.uniform(0, 1), ("partition.hold", "partition.drop")[n % 2]
+        everyone = both([fault], at, "redis", CUT_SECONDS)
+        planned += everyone if n % 2 else everyone[:1]
+    return planned
+
+
+def _flushed(rng: random.Random, seconds: float) -> list[Planned]:
+    """FLUSHALL again and again, with jobs queued, running and waiting for a retry."""
+    return [Planned(at + rng.uniform(0, 1), "flush", "redis", 0.0) for at in rounds(seconds, 5.0)]
+
+
+def _unanswered(rng: random.Random, seconds: float) -> list[Planned]:
+    """Redis does what it is told but its replies are lost, in silence or with a closed connection."""
+    planned: list[Planned] = []
+    for n, start in enumerate(rounds(seconds, 6.0)):
+        fault = ("ack_lost", "ack_lost.close", "torn_reply")[n % 3]
+        planned += both([fault], start + rng.uniform(0, 1), "redis", 4.0)
+    return planned
+
+
+def _restarted(rng: random.Random, seconds: float) -> list[Planned]:
+    """Kill the server; it comes back with what its append-only file held."""
+    return [Planned(at + rng.uniform(0, 1), "kill", "redis", 2.0) for at in rounds(seconds, 8.0)]
+
+
+SCENARIOS = (
+    Scenario(
+        name="redis-partition",
+        claim="live workers cut from Redis for 5 s neither lose nor repeat a job",
+        plan=_partitioned,
+        seconds=24.0,
+        guards=Guards(faults=2),
+    ),
+    Scenario(
+        name="redis-flushed",
+        claim="after FLUSHALL every job still reaches its final status, and the DLQ is exact again",
+        plan=_flushed,
+        seconds=20.0,
+        guards=Guards(faults=2),
+    ),
+    Scenario(
+        name="redis-ack-lost",
+        claim="commands that Redis ran but never confirmed neither lose nor repeat a job",
+        plan=_unanswered,
+        seconds=18.0,
+        guards=Guards(faults=2),
+    ),
+    Scenario(
+        name="redis-restarted",
+        claim="a crash of the Redis server neither loses nor repeats a job",
+        plan=_restarted,
+        seconds=16.0,
+        guards=Guards(faults=2),
+    ),
+)

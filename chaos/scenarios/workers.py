@@ -1,0 +1,75 @@
+"""What becomes of jobs when workers die, freeze, leave politely, or run a job that kills them."""
+
+from __future__ import annotations
+
+import random
+
+from chaos.history import Guards, Planned
+from chaos.scenario import Scenario, rounds
+from chaos.workload import MIX, Workload
+
+
+def _killed(rng: random.Random, seconds: float) -> list[Planned]:
+    """Kill the two workers in turn while they are busy; only the other one can rescue, as the dead stay dead longer."""
+    return [
+        Planned(at + rng.uniform(0, 1), "kill", f"worker-{1 + n % 2}", 7.5, {"when_busy": True})
+        for n, at in enumerate(rounds(seconds, 10.0))
+    ]
+
+
+def _paused(rng: random.Random, seconds: float) -> list[Planned]:
+    """Freeze a busy worker for twice its lease: the other takes its jobs, then the zombie wakes with its outcomes."""
+    return [
+        Planned(at + rng.uniform(0, 1), "pause", f"worker-{1 + n % 2}", 10.0, {"when_busy": True})
+        for n, at in enumerate(rounds(seconds, 13.0))
+    ]
+
+
+def _terminated(rng: random.Random, seconds: float) -> list[Planned]:
+    """A rolling restart under load: SIGTERM, and a new process as soon as the old one has gone."""
+    return [
+        Planned(at + rng.uniform(0, 1), "term", f"worker-{1 + n % 2}", 0.5, {"when_busy": True})
+        for n, at in enumerate(rounds(seconds, 6.0))
+    ]
+
+
+def _poisoned(rng: random.Random, seconds: float) -> list[Planned]:
+    """One kill from outside among those that the poison jobs bring about themselves."""
+    return [Planned(seconds / 2 + rng.uniform(0, 1), "kill", "worker-1", 3.0, {"when_busy": True})]
+
+
+SCENARIOS = (
+    Scenario(
+        name="worker-killed",
+        claim="a worker killed with kill -9 loses no job, and its jobs restart within lease + 1 s",
+        plan=_killed,
+        seconds=30.0,
+        guards=Guards(faults=2, redelivery=True),
+    ),
+    Scenario(
+        name="worker-paused",
+        claim="a worker frozen past its lease cannot overwrite what another worker settled",
+        plan=_paused,
+        seconds=26.0,
+        guards=Guards(faults=1, redelivery=True),
+    ),
+    Scenario(
+        name="worker-terminated",
+        claim="a rolling restart under load loses nothing and burns no attempt",
+        plan=_terminated,
+        seconds=24.0,
+        environment={"SCHEDULER_GRACE_SECONDS": "1"},
+        guards=Guards(faults=3, redelivery=True),
+    ),
+    Scenario(
+        name="worker-poisoned",
+        claim="a job that kills every worker it meets is bounded by its attempts and ends in the DLQ once",
+        plan=_poisoned,
+        seconds=20.0,
+        load=lambda jobs, seconds: Workload(jobs, seconds, tuple((MIX | {"CRASH": 2, "SLEEP": 10}).items())),
+        jobs=120,
+        guards=Guards(faults=1, redelivery=True),
+        drain_seconds=120.0,
+        supervised=True,
+    ),
+)
