@@ -1,24 +1,36 @@
-# One image for api and worker; the target `harness` adds Locust and JupyterLab.
-FROM python:3.13-slim AS scheduler
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN useradd --create-home --uid 10001 scheduler
+# Two images: `harness` (Locust, the scenarios, JupyterLab) and `runtime` (the API and the workers), the default.
+FROM python:3.13-slim AS base
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /app
+RUN python -m venv /venv && useradd --create-home --uid 10001 app
+
+# Dependencies change less often than code: they come first, without any package of ours.
+FROM base AS dependencies
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+RUN pip install -c constraints.txt .
+
+FROM dependencies AS harness-dependencies
+RUN pip install -c constraints.txt '.[harness]'
+
+FROM dependencies AS installed
 COPY scheduler scheduler
 COPY chaos chaos
-RUN python -m pip install -c constraints.txt .
-USER scheduler
-ENV SCHEDULER_HOST=0.0.0.0
+RUN pip install --no-deps --force-reinstall .
+
+FROM base AS harness
+COPY --from=ghcr.io/shopify/toxiproxy:2.12.0 /toxiproxy /usr/local/bin/toxiproxy-server
+COPY --from=harness-dependencies /venv /venv
+COPY . .
+RUN pip install --no-deps --force-reinstall -e . && mkdir -p runs && chown app: . runs
+USER app
+EXPOSE 8089 8888
+CMD ["chaos", "list"]
+
+FROM base AS runtime
+COPY --from=installed /venv /venv
+USER app
+# Inside a container, loopback is out of everyone's reach.
+ENV SCHEDULER_HOST=0.0.0.0 SCHEDULER_PORT=3000
 EXPOSE 3000
 ENTRYPOINT ["scheduler"]
 CMD ["api"]
-
-FROM scheduler AS harness
-USER root
-RUN python -m pip install -c constraints.txt '.[harness]'
-COPY locustfiles locustfiles
-COPY notebooks notebooks
-RUN mkdir runs && chown scheduler runs
-USER scheduler
-ENTRYPOINT []
-CMD ["locust", "-f", "locustfiles/burst.py"]

@@ -20,7 +20,7 @@ from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap, Dumper, Loader
 from psycopg.pq import Format
 
-from scheduler.errors import StoreUnavailable, ValueRefused
+from scheduler.errors import ConfigurationError, StoreUnavailable, ValueRefused
 from scheduler.telemetry import count
 
 Row = tuple[Any, ...]
@@ -78,6 +78,11 @@ class Postgres:
     """Up to `size` connections, made on demand; each use is bounded by `deadline_seconds`."""
 
     def __init__(self, url: str, *, size: int, deadline_seconds: float, name: str) -> None:
+        try:
+            psycopg.conninfo.conninfo_to_dict(url)
+        except psycopg.ProgrammingError as error:
+            example = "postgresql://user:password@host:5432/database"
+            raise ConfigurationError(f"SCHEDULER_DATABASE_URL is no {example}: {_first_line(error)}") from error
         self._url, self._deadline, self._name = url, deadline_seconds, name
         self._free: list[Connection] = []
         self._slots = asyncio.Semaphore(size)
@@ -115,7 +120,7 @@ class Postgres:
         watchdog: asyncio.TimerHandle | None = None
         healthy = False
         try:
-            connection = await self._take()
+            connection = await self._take(until)
             watchdog = loop.call_at(until, _sever, connection)
             yield connection
             healthy = True
@@ -141,18 +146,22 @@ class Postgres:
             elif connection:
                 connection.pgconn.finish()
 
-    async def _take(self) -> Connection:
+    async def _take(self, until: float) -> Connection:
         while self._free:
             connection = self._free.pop()
             if not connection.closed:
                 return connection
-        connection = await psycopg.AsyncConnection.connect(
-            self._url,
-            autocommit=True,
-            connect_timeout=_CONNECT_SECONDS,
-            application_name=self._name,
-            options=_OPTIONS,
-        )
+        try:
+            async with asyncio.timeout_at(until):
+                connection = await psycopg.AsyncConnection.connect(
+                    self._url,
+                    autocommit=True,
+                    connect_timeout=_CONNECT_SECONDS,
+                    application_name=self._name,
+                    options=_OPTIONS,
+                )
+        except TimeoutError as error:
+            raise psycopg.OperationalError("no connection in time") from error
         register(connection.adapters)
         return connection
 

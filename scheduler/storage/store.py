@@ -87,14 +87,17 @@ class Store:
         """Accept all jobs and return None; or, when an id or key exists already, accept none and return what exists."""
         if not jobs:
             return None
-        found: list[Accepted] | None = None
-        async with self.postgres.use() as connection, connection.transaction():
-            cursor = await connection.execute(QUERIES["insert"], _columns(jobs), binary=True)
-            if cursor.rowcount < len(jobs):
-                keys = [job.idempotency_key for job in jobs if job.idempotency_key]
-                found = await _accepted(connection, [job.id for job in jobs], keys)
-                raise psycopg.Rollback
-        return found
+        async with self.postgres.use() as connection:
+            inserted = 0
+            async with connection.transaction():
+                inserted = (await connection.execute(QUERIES["insert"], _columns(jobs), binary=True)).rowcount
+                if inserted < len(jobs):
+                    raise psycopg.Rollback
+            if inserted == len(jobs):
+                return None
+            # Looked up after the rollback: our own rows, which it took back, must not be among what exists.
+            keys = [job.idempotency_key for job in jobs if job.idempotency_key]
+            return await _accepted(connection, [job.id for job in jobs], keys)
 
     async def accepted(self, job_ids: Sequence[bytes], keys: Sequence[str]) -> list[Accepted]:
         async with self.postgres.use() as connection:

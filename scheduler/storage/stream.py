@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError, ResponseError
 
-from scheduler.errors import StoreUnavailable
+from scheduler.errors import ConfigurationError, StoreUnavailable
 from scheduler.jobs.job import id_text
 from scheduler.telemetry import count
 
@@ -41,16 +41,19 @@ class Lengths:
 
 
 def connect(url: str, *, deadline_seconds: float, name: str, connections: int = 8) -> Redis:
-    return Redis.from_url(
-        url,
-        protocol=2,
-        client_name=name,
-        socket_timeout=deadline_seconds,
-        socket_connect_timeout=deadline_seconds,
-        max_connections=connections,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=0,
-    )
+    try:
+        return Redis.from_url(
+            url,
+            protocol=2,
+            client_name=name,
+            socket_timeout=deadline_seconds,
+            socket_connect_timeout=deadline_seconds,
+            max_connections=connections,
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=0,
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"SCHEDULER_REDIS_URL is no redis://host:6379/0: {error}") from error
 
 
 class Stream:
