@@ -253,8 +253,8 @@ def _interrupt(_: int, __: FrameType | None) -> None:
 
 
 def main() -> None:
-    """SIGTERM ends a run as Ctrl-C does: faults are healed and every child is stopped."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    """SIGTERM and a closed terminal end a run as Ctrl-C does: faults are healed and every child is stopped."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         app()

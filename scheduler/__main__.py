@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from scheduler import __version__, settings, telemetry
 from scheduler.client import Client
@@ -137,7 +137,7 @@ def dlq_list(type: OfType = None, limit: Annotated[int, typer.Option(min=1, max=
     """Show dead letters, newest first."""
     filters = {"limit": limit, **({"type": type} if type else {})}
     page = _talk(url, lambda client: client.dead_letters(**filters))
-    table = Table("id", "type", "attempts", "finished", "error", title="dead letters")
+    table = Table(Column("id", no_wrap=True), "type", "attempts", "finished", "error", title="dead letters")
     for one in page["jobs"]:
         table.add_row(
             one["id"],

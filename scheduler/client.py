@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterable
@@ -13,7 +15,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-import msgspec
 import psycopg
 
 from scheduler import settings
@@ -22,6 +23,7 @@ from scheduler.jobs.job import IdSequence
 from scheduler.storage.store import QUERIES
 
 _ids = IdSequence()
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _TRIES = 5
 _RETRIED = frozenset({429, 503})
 
@@ -82,10 +84,11 @@ def _encode(payload: dict[str, Any]) -> str:
     if not isinstance(payload, dict):
         raise InvalidJob("payload", f"must be a JSON object, not {payload.__class__.__name__}")
     try:
-        text = msgspec.json.encode(payload, order="deterministic").decode()
+        text = json.dumps(payload, allow_nan=False, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidJob("payload", f"is not JSON: {error}") from error
-    if "\\u0000" in text:
+    if _NUL.search(text):
         raise InvalidJob("payload", "holds the character NUL, which PostgreSQL cannot store")
     return text
 

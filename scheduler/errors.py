@@ -63,6 +63,10 @@ class PayloadTooLarge(SchedulerError):
     status = 413
     title = "Too large"
 
+    def __init__(self, field: str, size: int, limit: int, remedy: str) -> None:
+        super().__init__(f"{field} has {size} bytes and {limit} are allowed; {remedy}")
+        self.field = field
+
 
 class KeyReused(SchedulerError):
     status = 409

@@ -25,6 +25,7 @@ def build_app(settings: Settings, parts: Parts) -> App:
     api = FastAPI(
         title="Scheduler",
         summary="A job accepted with 202 is never lost.",
+        strict_content_type=False,
         description="Jobs are rows in PostgreSQL, indexed in Redis Streams. Errors are application/problem+json.",
     )
     api.state.parts = parts

@@ -119,7 +119,7 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -
     """The request's body. Raises PayloadTooLarge past `limit` bytes, and when the client is too slow or gone."""
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
-        raise PayloadTooLarge(f"the request has {int(declared)} bytes and {limit} are allowed; send less at once")
+        raise PayloadTooLarge("body", int(declared), limit, "send less at once")
     try:
         async with asyncio.timeout(BODY_SECONDS):
             message = await receive()
@@ -133,7 +133,7 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > limit:
-                    raise PayloadTooLarge(f"the request has more than the {limit} bytes allowed; send less at once")
+                    raise PayloadTooLarge("body", size, limit, "send less at once")
             return b"".join(parts)
     except TimeoutError as error:
         raise InvalidJob("body", f"did not arrive within {BODY_SECONDS:g} s", status=408) from error

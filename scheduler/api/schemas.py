@@ -16,7 +16,14 @@ from scheduler.jobs.job import NewJob
 
 MAX_DEPTH = 100
 MAX_BATCH_JOBS = 10_000
+MAX_SCANNED_BYTES = 2 << 20
 ONE_YEAR_SECONDS = 366 * 86_400
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:]', re.DOTALL)
+_LONE_SURROGATE = re.compile(
+    rb"(?<!\\)(?:\\\\)*(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..)",
+    re.DOTALL,
+)
 
 Delay = Annotated[float, Meta(ge=0, le=ONE_YEAR_SECONDS)]
 Timeout = Annotated[float, Meta(gt=0, le=ONE_YEAR_SECONDS)]
@@ -64,9 +71,38 @@ def _decode(decode: Any, body: bytes, field: str = "body") -> Any:
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidJob(field, f"not readable as JSON in UTF-8: {error}") from error
+        lone = _LONE_SURROGATE.search(body)
+        reason = f"holds the lone surrogate {lone[0].decode()}" if lone else f"not readable as JSON in UTF-8: {error}"
+        stop = lone.start() if lone else _position(error)
+        raise InvalidJob(_field_at(body, stop) or field, reason) from error
     except RecursionError as error:
-        raise InvalidJob(field, f"nested too deeply; {MAX_DEPTH} levels are allowed") from error
+        reason = f"nested too deeply; {MAX_DEPTH} levels are allowed"
+        raise InvalidJob(_field_at(body, len(body)) or field, reason) from error
+
+
+def _position(error: Exception) -> int:
+    """The byte that a decoder complains of; 0 where it does not say."""
+    if isinstance(error, UnicodeDecodeError):
+        return error.start
+    found = re.search(r"\(byte (\d+)\)", str(error))
+    return int(found[1]) if found else 0
+
+
+def _field_at(body: bytes, stop: int) -> str | None:
+    """The top-level field in which an unreadable body breaks: at byte `stop`, or where it is nested too deeply."""
+    depth, last, field = 0, b"", None
+    for token in _TOKEN.finditer(body, 0, min(stop, MAX_SCANNED_BYTES)):
+        text = token[0]
+        if text in b"{[":
+            depth += 1
+        elif text in b"}]":
+            depth -= 1
+        elif text == b":" and depth == 1:
+            field = last.strip(b'"').decode("utf-8", "replace")[:100]
+        last = text
+        if depth > MAX_DEPTH:
+            break
+    return field
 
 
 def _invalid(message: str) -> InvalidJob:
@@ -76,6 +112,8 @@ def _invalid(message: str) -> InvalidJob:
         known = BatchBody.__struct_fields__ if field == "body" and unknown[1] == "job" else JobBody.__struct_fields__
         hint = nearest(unknown[1], known)
         return InvalidJob(unknown[1][:100], "unknown field" + (f"; did you mean {hint!r}?" if hint else ""))
+    if missing := re.search(r"missing required field `(.*)`", reason):
+        return InvalidJob(missing[1] if field == "body" else f"{field}.{missing[1]}", "is required")
     return InvalidJob(field, reason)
 
 
@@ -108,9 +146,7 @@ def new_job(
 
 def _payload(raw: bytes, field: str, limit: int) -> tuple[str, dict[str, Any]]:
     if len(raw) > limit:
-        raise PayloadTooLarge(
-            f"{field} has {len(raw)} bytes and {limit} are allowed; store it elsewhere and send a reference"
-        )
+        raise PayloadTooLarge(field, len(raw), limit, "store it elsewhere and send a reference")
     try:
         decoded: dict[str, Any] = _decode(_decode_payload, raw, field)
     except InvalidJob as error:

@@ -98,7 +98,7 @@ OUTCOMES: dict[str, tuple[Callable[[ClaimedJob], Outcome], str]] = {
     "retry": (lambda job: Outcome.retry(job, "why", 9.0), "PENDING"),
     "fail": (lambda job: Outcome.fail(job, "why"), "FAILED"),
     "snooze": (lambda job: Outcome.snooze(job, 9.0), "PENDING"),
-    "release": (lambda job: Outcome.release(job), "PENDING"),
+    "release": (Outcome.release, "PENDING"),
 }
 each_outcome = pytest.mark.parametrize("kind", OUTCOMES)
 
