@@ -18,6 +18,7 @@ from chaos.scenario import Scenario
 from chaos.verdict import Check, Judgement, Verdict
 
 COLOURS: dict[Verdict, str] = {"valid": "green", "unknown": "yellow", "invalid": "red"}
+NAMED = 10
 PHASES = ("start", "steady", "inject", "heal", "drain", "judge")
 
 
@@ -105,7 +106,15 @@ def _found(check: Check) -> Text:
     if check.verdict == "invalid":
         for example in check.examples[:3]:
             found.append(f"\n  {_example(example)}", style="dim")
+        if lost := check.details.get("lost"):
+            found.append(f"\nlost: {_named(lost)}", style="red")
     return found
+
+
+def _named(ids: list[str]) -> str:
+    """All of them when they are few; all are in verdict.json anyway."""
+    more = len(ids) - NAMED
+    return ", ".join(ids[:NAMED]) + (f" and {more} more, all in verdict.json" if more > 0 else "")
 
 
 def _example(example: object) -> str:

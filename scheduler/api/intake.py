@@ -20,6 +20,8 @@ from scheduler.storage.stream import MAX_IDS_A_CALL, Stream
 from scheduler.telemetry import count
 
 MAX_GATHERED = 20_000
+MAX_GATHERED_BYTES = 256 << 20
+MAX_BYTES_A_STATEMENT = 8 << 20
 MAX_UNPUBLISHED = 200_000
 PACE_SECONDS = 0.002
 PATIENCE_SECONDS = 5.0
@@ -39,6 +41,7 @@ class Request:
     jobs: Sequence[NewJob]
     done: asyncio.Future[list[Receipt]]
     until: float
+    size: int
 
 
 class Intake(Service):
@@ -48,22 +51,33 @@ class Intake(Service):
         super().__init__()
         self._store, self._publisher, self._backlog = store, publisher, backlog
         self._gathered: deque[Request] = deque()
-        self._rows = 0
+        self._rows = self._bytes = 0
         self._arrived = asyncio.Event()
         self._flushed_at = 0.0
 
     async def submit(self, jobs: Sequence[NewJob]) -> list[Receipt]:
         """Accept all of `jobs` or none. Raises BacklogFull, KeyReused, StoreUnavailable."""
         await self._backlog.admit(len(jobs))
-        if self._rows and self._rows + len(jobs) > MAX_GATHERED:
+        accepted = 0
+        try:
+            receipts = await self._accept(jobs)
+            accepted = sum(not receipt.is_repeat for receipt in receipts)
+            return receipts
+        finally:
+            self._backlog.settle(len(jobs), accepted)
+
+    async def _accept(self, jobs: Sequence[NewJob]) -> list[Receipt]:
+        size = sum(len(job.payload) for job in jobs)
+        if self._rows and (self._rows + len(jobs) > MAX_GATHERED or self._bytes + size > MAX_GATHERED_BYTES):
             count("refused", len(jobs))
             raise BacklogFull(self._rows, MAX_GATHERED)
         loop = asyncio.get_running_loop()
-        request = Request(jobs, loop.create_future(), loop.time() + PATIENCE_SECONDS)
+        request = Request(jobs, loop.create_future(), loop.time() + PATIENCE_SECONDS, size)
         if len(jobs) > 1 and any(job.idempotency_key for job in jobs):
             return await self._submit_keyed_batch(request)
         self._gathered.append(request)
         self._rows += len(jobs)
+        self._bytes += size
         self._arrived.set()
         return await request.done
 
@@ -88,12 +102,15 @@ class Intake(Service):
 
     def _gather(self) -> list[Request]:
         batch: list[Request] = []
-        rows = 0
-        while self._gathered and (not batch or rows + len(self._gathered[0].jobs) <= MAX_ROWS_A_STATEMENT):
-            request = self._gathered.popleft()
-            batch.append(request)
-            rows += len(request.jobs)
-        self._rows -= rows
+        rows = size = 0
+        while self._gathered:
+            following = self._gathered[0]
+            rows, size = rows + len(following.jobs), size + following.size
+            if batch and (rows > MAX_ROWS_A_STATEMENT or size > MAX_BYTES_A_STATEMENT):
+                break
+            batch.append(self._gathered.popleft())
+            self._rows -= len(following.jobs)
+            self._bytes -= following.size
         return batch
 
     async def _commit(self, batch: list[Request]) -> None:
@@ -103,7 +120,6 @@ class Intake(Service):
         jobs.sort(key=lambda job: job.idempotency_key or "")
         new, existing = await self._insert(jobs, max(request.until for request in batch))
         count("submitted", len(new))
-        self._backlog.add(len(new))
         self._publisher.put([job.id for job in jobs if job.id in new and not job.is_delayed])
         for request in batch:
             if not request.done.done():
@@ -165,7 +181,6 @@ class Intake(Service):
                 if job.idempotency_key in existing:
                     _receipt(job, own, existing)
         new = own | {job.id for job in fresh}
-        self._backlog.add(len(fresh))
         count("submitted", len(fresh))
         self._publisher.put([job.id for job in fresh if not job.is_delayed])
         return [_receipt(job, new, existing) for job in request.jobs]
@@ -206,7 +221,7 @@ class Publisher(Service):
 
 
 class Backlog(Service):
-    """How many jobs are unfinished: counted in PostgreSQL now and then, what was accepted since added on top."""
+    """How many jobs are unfinished: counted in PostgreSQL now and then, what was admitted since added on top."""
 
     name = "backlog"
     FRESH_SECONDS = 0.1
@@ -215,27 +230,29 @@ class Backlog(Service):
     def __init__(self, store: Store, limit: int) -> None:
         super().__init__()
         self._store, self._limit = store, limit
-        self._counted, self._since = 0, 0
+        self._counted, self._since, self._admitted = 0, 0, 0
         self._counted_at = -1e9
         self._counting = asyncio.Lock()
 
     @property
     def size(self) -> int:
-        return self._counted + self._since
-
-    def add(self, accepted: int) -> None:
-        self._since += accepted
+        return self._counted + self._since + self._admitted
 
     async def admit(self, jobs: int) -> None:
-        """Raises BacklogFull when `jobs` more would exceed the limit, after having counted again to be sure."""
-        if self.size + jobs <= self._limit:
-            return
-        async with self._counting:
-            if time.monotonic() - self._counted_at > self.FRESH_SECONDS:
-                await self._count()
+        """Keep room for `jobs` until `settle`. Raises BacklogFull when there is none, after having counted again."""
+        if self.size + jobs > self._limit:
+            async with self._counting:
+                if time.monotonic() - self._counted_at > self.FRESH_SECONDS:
+                    await self._count()
         if self.size + jobs > self._limit:
             count("refused", jobs)
             raise BacklogFull(self.size, self._limit)
+        self._admitted += jobs
+
+    def settle(self, admitted: int, accepted: int) -> None:
+        """Of the jobs admitted, so many were accepted; the room of the others is free again."""
+        self._admitted -= admitted
+        self._since += accepted
 
     async def tick(self) -> float:
         async with self._counting:

@@ -12,7 +12,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from scheduler.errors import StoreUnavailable, ValueRefused
 from scheduler.executor import Executor
@@ -25,6 +26,7 @@ from scheduler.storage.stream import Delivery, Stream
 from scheduler.telemetry import count, emit, logger
 
 MAX_BATCH = 512
+MAX_BATCH_BYTES = 4 << 20
 PACE_SECONDS = 0.002
 PREFETCH_SECONDS = 0.05
 SWEEP_SECONDS = 2.0
@@ -81,6 +83,7 @@ class Reader(Service):
         self._worker, self._consumer = worker, id_text(worker)
         self._store, self._stream, self._hands, self._slots = store, stream, hands, slots
         self._unclaimed: list[Delivery] = []
+        self._claim_most = MAX_BATCH
         self._sweep_at = 0.0
         self._read_at = 0.0
         self.quiet = asyncio.Event()
@@ -132,18 +135,27 @@ class Reader(Service):
 
     async def _claim(self) -> None:
         """Claim what is in hand and unclaimed. After an error it is still that: a claim may be repeated."""
-        if not (deliveries := self._unclaimed):
-            return
-        if self.quiet.is_set():
-            await self.give_back()
-            return
-        jobs = await self._store.claim(self._worker, [d.job_id for d in deliveries])
-        self._unclaimed = []
-        count("claimed", len(jobs))
-        self._slots.put(jobs)
-        if len(jobs) < len(deliveries):
-            won = {job.id for job in jobs}
-            await self._drop([d for d in deliveries if d.job_id not in won])
+        while deliveries := self._unclaimed[: self._claim_most]:
+            if self.quiet.is_set():
+                await self.give_back()
+                return
+            jobs = await self._claim_some(deliveries)
+            del self._unclaimed[: len(deliveries)]
+            count("claimed", len(jobs))
+            self._slots.put(jobs)
+            if len(jobs) < len(deliveries):
+                won = {job.id for job in jobs}
+                await self._drop([d for d in deliveries if d.job_id not in won])
+
+    async def _claim_some(self, deliveries: list[Delivery]) -> list[ClaimedJob]:
+        """After an error half as many are claimed: large payloads may be what took longer than the deadline."""
+        try:
+            jobs = await self._store.claim(self._worker, [d.job_id for d in deliveries])
+        except StoreUnavailable:
+            self._claim_most = max(1, len(deliveries) // 2)
+            raise
+        self._claim_most = min(MAX_BATCH, self._claim_most * 2)
+        return jobs
 
     async def _drop(self, deliveries: list[Delivery]) -> None:
         """Acknowledge deliveries whose job is finished, another's, or not due. The record knows; nothing is lost."""
@@ -250,8 +262,7 @@ class Settler(Service):
         hands = self._hands
         if self._slots.unhandled:
             await self._postpone([self._slots.unhandled[i] for i in range(min(MAX_BATCH, len(self._slots.unhandled)))])
-        batch = [hands.unsettled[i] for i in range(min(MAX_BATCH, len(hands.unsettled)))]
-        if not batch:
+        if not (batch := _first(hands.unsettled)):
             return
         plain = [o for o in batch if o.transition is Transition.COMPLETE and o.result is None]
         other = [o for o in batch if o.transition is not Transition.COMPLETE or o.result is not None]
@@ -330,3 +341,15 @@ class Settler(Service):
             await self._stream.ack(entries)
         finally:
             self._hands.held.difference_update(entries)
+
+
+def _first(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """The first outcomes, at most a batch, in number and in bytes: a statement must fit the deadline."""
+    batch: list[Outcome] = []
+    size = 0
+    for outcome in islice(outcomes, MAX_BATCH):
+        size += len(outcome.result or "")
+        if batch and size > MAX_BATCH_BYTES:
+            break
+        batch.append(outcome)
+    return batch
