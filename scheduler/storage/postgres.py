@@ -158,6 +158,7 @@ class Postgres:
                     autocommit=True,
                     connect_timeout=_CONNECT_SECONDS,
                     application_name=self._name,
+                    client_encoding="utf8",  # a server in SQL_ASCII would have text arrive as bytes
                     options=_OPTIONS,
                 )
         except TimeoutError as error:
