@@ -262,9 +262,3 @@ async def run_migrate(settings: Settings) -> list[str]:
         return await migrate(postgres)
     finally:
         await postgres.close()
-
-
-async def has_live_worker(settings: Settings) -> bool:
-    """Whether a worker of this host holds a lease: a health check for containers. Raises StoreUnavailable."""
-    async with open_stores(settings, "status", 1) as (store, _):
-        return any(worker.name.startswith(f"{socket.gethostname()}:") for worker in await store.workers())

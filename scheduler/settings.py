@@ -89,9 +89,9 @@ def _explain(item: dict[str, Any]) -> str:
 
 def unknown_variables() -> list[str]:
     """One warning for each SCHEDULER_ variable that no field reads, with the nearest known name."""
-    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    known = {field.upper() for field in Settings.model_fields}
     return [
-        f"{name} is not a setting" + (f"; did you mean {hint}?" if (hint := nearest(name, known)) else "")
+        f"{name} is not a setting" + (f"; did you mean {PREFIX}{hint}?" if (hint := nearest(own, known)) else "")
         for name in sorted(os.environ)
-        if name.startswith(PREFIX) and name not in known
+        if name.startswith(PREFIX) and (own := name.removeprefix(PREFIX)) not in known
     ]

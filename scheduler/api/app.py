@@ -80,7 +80,10 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    body = problem(error.status_code, str(error.detail), f"{request.method} {request.url.path}: {error.detail}")
+    # The only 400 of FastAPI itself: a body that is no JSON.
+    field = {"field": "body"} if error.status_code == 400 else {}
+    detail = f"{request.method} {request.url.path}: {error.detail}"
+    body = problem(error.status_code, str(error.detail), detail, **field)
     return JSONResponse(body, error.status_code, error.headers, MEDIA_TYPE)
 
 

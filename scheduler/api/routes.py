@@ -127,7 +127,7 @@ async def list_dead(request: Request, type: Type = None, limit: Limit = 100, cur
     return _page(rows, limit)
 
 
-@router.post("/dlq/redrive", response_model=schemas.Selected)
+@router.post("/dlq/redrive", response_model=schemas.Selected, responses=problems(400))
 async def redrive(request: Request, selection: schemas.Redrive) -> Response:
     """Send dead letters back with a fresh count of attempts. Without any condition it takes the oldest `limit`."""
     store, stream = parts(request).store, parts(request).stream
@@ -139,7 +139,7 @@ async def redrive(request: Request, selection: schemas.Redrive) -> Response:
     return _json({"ids": [id_text(raw) for raw in ids], "dry_run": selection.dry_run})
 
 
-@router.delete("/dlq", response_model=schemas.Selected)
+@router.delete("/dlq", response_model=schemas.Selected, responses=problems(400))
 async def purge(request: Request, selection: schemas.Selection) -> Response:
     """Delete dead letters and their jobs for good. Send `{}` to delete the oldest `limit`, whatever they are."""
     store, stream = parts(request).store, parts(request).stream
@@ -229,7 +229,7 @@ def _cursor(text: str | None) -> bytes | None:
     if text is None:
         return None
     try:
-        raw = base64.urlsafe_b64decode(text.encode("ascii") + b"==")
+        raw = base64.b64decode(text.encode("ascii") + b"==", b"-_", validate=True)
     except (UnicodeEncodeError, binascii.Error):
         raw = b""
     if len(raw) != 16:

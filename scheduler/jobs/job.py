@@ -10,6 +10,9 @@ from uuid import UUID
 
 from scheduler.jobs.lifecycle import Transition
 
+# A job of two dead workers in a row may be what killed them: it shares no worker with its like.
+SUSPECT_AFTER_CRASHES = 2
+
 
 def id_text(raw: bytes) -> str:
     digits = raw.hex()
@@ -74,6 +77,7 @@ class ClaimedJob:
     timeout_seconds: float | None
     payload: bytes
     waited_seconds: float
+    crashes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from itertools import islice
 
 from scheduler.errors import StoreUnavailable, ValueRefused
 from scheduler.executor import Executor
-from scheduler.jobs.job import ClaimedJob, Outcome, id_text
+from scheduler.jobs.job import SUSPECT_AFTER_CRASHES, ClaimedJob, Outcome, id_text
 from scheduler.jobs.lifecycle import Transition
 from scheduler.jobs.registry import Registry
 from scheduler.services.service import Service, pause
@@ -30,6 +30,7 @@ MAX_BATCH_BYTES = 4 << 20
 PACE_SECONDS = 0.002
 PREFETCH_SECONDS = 0.05
 SWEEP_SECONDS = 2.0
+SUSPECT_WAIT_SECONDS = 0.2
 YIELD_AFTER = 128
 
 _COUNTED = {
@@ -84,6 +85,7 @@ class Reader(Service):
         self._store, self._stream, self._hands, self._slots = store, stream, hands, slots
         self._unclaimed: list[Delivery] = []
         self._claim_most = MAX_BATCH
+        self._suspect = b""
         self._sweep_at = 0.0
         self._read_at = 0.0
         self.quiet = asyncio.Event()
@@ -142,10 +144,26 @@ class Reader(Service):
             jobs = await self._claim_some(deliveries)
             del self._unclaimed[: len(deliveries)]
             count("claimed", len(jobs))
-            self._slots.put(jobs)
+            suspects = [job for job in jobs if job.crashes >= SUSPECT_AFTER_CRASHES]
+            self._slots.put([job for job in jobs if job not in suspects] if suspects else jobs)
+            if suspects:
+                await self._single_out(suspects)
             if len(jobs) < len(deliveries):
                 won = {job.id for job in jobs}
                 await self._drop([d for d in deliveries if d.job_id not in won])
+
+    async def _single_out(self, suspects: list[ClaimedJob]) -> None:
+        """Run one suspect at a time, and only when the others are given back: its crash must not be theirs."""
+        hands = self._hands
+        chosen = [] if self._suspect in hands.entries else suspects[:1]
+        put_off = suspects[len(chosen) :]
+        for job in put_off:
+            hands.finished(Outcome.release(job, SUSPECT_WAIT_SECONDS))
+        while not self.quiet.is_set() and any(job.id in hands.entries for job in put_off):
+            await pause(self.quiet, 0.005)
+        if chosen:
+            self._suspect = chosen[0].id
+            self._slots.put(chosen)
 
     async def _claim_some(self, deliveries: list[Delivery]) -> list[ClaimedJob]:
         """After an error half as many are claimed: large payloads may be what took longer than the deadline."""

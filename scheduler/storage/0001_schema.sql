@@ -13,6 +13,8 @@ CREATE TABLE scheduler.jobs (
     max_attempts    int NOT NULL CHECK (max_attempts >= 1),
     -- Rises with every claim and never falls: the token that a settle must present.
     fence           int NOT NULL DEFAULT 0,
+    -- How many attempts in a row ended with the death of their worker: from the second on, the job is a suspect.
+    crashes         int NOT NULL DEFAULT 0,
     status          text NOT NULL DEFAULT 'PENDING'
         CHECK (status IN ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED', 'CANCELLED')),
     type            text NOT NULL,

@@ -32,7 +32,7 @@ WHERE id = ANY(%(ids)s::uuid[])
   AND (status = 'PENDING' AND run_at <= now() OR status = 'PROCESSING' AND worker_id = %(worker)s)
   AND EXISTS (SELECT FROM scheduler.workers w WHERE w.id = %(worker)s AND w.expires_at > now())
 RETURNING id, fence, type, attempt, max_attempts, timeout_seconds, payload,
-          extract(epoch FROM now() - run_at)::float8
+          extract(epoch FROM now() - run_at)::float8, crashes
 
 -- complete: the fast settle, for attempts without a result that share one fence
 UPDATE scheduler.jobs SET status = 'COMPLETED', finished_at = now(), error = NULL
@@ -46,6 +46,7 @@ WITH outcome AS (
 ), settled AS (
     UPDATE scheduler.jobs j
     SET status = o.status, attempt = j.attempt - o.refund, result = o.result::json, error = o.error,
+        crashes = CASE WHEN o.refund = 0 THEN 0 ELSE j.crashes END,
         finished_at = CASE WHEN o.status <> 'PENDING' THEN now() END,
         run_at = CASE WHEN o.status = 'PENDING' AND (o.refund = 0 OR o.delay > 0)
                       THEN now() + o.delay * interval '1 second' ELSE j.run_at END,
@@ -124,7 +125,7 @@ WITH dead AS (
         finished_at = CASE WHEN attempt < max_attempts THEN NULL ELSE now() END,
         run_at = CASE WHEN attempt < max_attempts THEN now() ELSE run_at END,
         reconcile_at = CASE WHEN attempt < max_attempts THEN '-infinity' ELSE reconcile_at END,
-        error = 'the worker died: its lease ran out during attempt ' || attempt
+        crashes = crashes + 1, error = 'the worker died: its lease ran out during attempt ' || attempt
     WHERE finished_at IS NULL AND status = 'PROCESSING'
       AND NOT EXISTS (SELECT FROM scheduler.workers w WHERE w.id = j.worker_id AND w.expires_at > now())
     RETURNING id, fence, status, attempt, type, error, worker_id, started_at
@@ -210,7 +211,7 @@ WITH gone AS (
     SELECT g.job_id, n.place FROM gone g JOIN unnest(%(ids)s::uuid[]) WITH ORDINALITY AS n(id, place) ON n.id = g.job_id
 )
 UPDATE scheduler.jobs j
-SET status = 'PENDING', attempt = 0, finished_at = NULL, error = NULL, result = NULL, worker_id = NULL, started_at = NULL,
+SET status = 'PENDING', attempt = 0, crashes = 0, finished_at = NULL, error = NULL, result = NULL, worker_id = NULL, started_at = NULL,
     run_at = now() + n.place * %(interval)s::float8 * interval '1 second', reconcile_at = '-infinity'
 FROM numbered n WHERE j.id = n.job_id AND j.status = 'FAILED'
 RETURNING j.id

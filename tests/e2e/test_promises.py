@@ -150,6 +150,20 @@ async def test_a_poison_job_ends_in_the_dlq_after_max_attempts_and_lets_others_t
         assert [job["id"] for job in (await client.dead_letters())["jobs"]] == [poison["id"]]
 
 
+@pytest.mark.chaos
+async def test_a_poison_job_does_not_take_its_neighbours_to_the_dlq(cluster: Cluster) -> None:
+    cluster.settings["LEASE_SECONDS"] = "1"
+    async with Client(await cluster.api()) as client:
+        batch = [{"type": "SLEEP", "payload": {"seconds": 2}}] * 30 + [{"type": "CRASH", "payload": {}}]
+        ids = await client.submit_batch(batch)
+        for _ in range(5):
+            await cluster.worker()
+        await _drained(cluster)
+        assert [job["id"] for job in (await client.dead_letters())["jobs"]] == ids[-1:]
+        assert _statuses(cluster) == {"COMPLETED": 30, "FAILED": 1}
+        await _redis_empty(cluster)
+
+
 async def test_a_job_of_three_leases_on_a_live_worker_runs_once_also_when_it_blocks_the_loop(cluster: Cluster) -> None:
     cluster.settings |= {"LEASE_SECONDS": "1", "JOBS": "user_jobs"}
     async with Client(await cluster.api()) as client:

@@ -1,0 +1,102 @@
+"""One frozen value from the environment; what is wrong is named together with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from scheduler import settings
+from scheduler.errors import ConfigurationError
+from scheduler.jobs.retry import RetryPolicy
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """An environment without a setting of ours, read anew by each `load`."""
+    import os
+
+    for name in os.environ:
+        if name.startswith("SCHEDULER_"):
+            monkeypatch.delenv(name)
+    settings.load.cache_clear()
+    yield monkeypatch
+    settings.load.cache_clear()
+
+
+def test_the_defaults_are_the_promised_ones(environment: pytest.MonkeyPatch) -> None:
+    found = settings.load()
+    assert (found.port, found.host, found.stream, found.group) == (3000, "127.0.0.1", "jobs_stream", "workers")
+    assert (found.lease_seconds, found.max_attempts, found.data_dir) == (5.0, 4, Path(".data"))
+    assert found.retry == RetryPolicy(2.0, 2.0, 0.0)
+
+
+def test_every_field_is_read_from_its_variable_and_lists_are_split_at_commas(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("SCHEDULER_LEASE_SECONDS", "0.5")
+    environment.setenv("SCHEDULER_JOBS", " one, two.three ,,")
+    environment.setenv("SCHEDULER_API_KEYS", "a,b")
+    environment.setenv("SCHEDULER_PORT", "")
+    found = settings.load()
+    assert (found.lease_seconds, found.jobs, found.api_keys) == (0.5, ("one", "two.three"), ("a", "b"))
+    assert found.port == 3000, "empty is unset"
+    assert settings.load() is found
+
+
+def test_settings_cannot_be_changed(environment: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.load().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "remedy"),
+    [
+        ("PORT", "70000", "less than or equal to 65535"),
+        ("PORT", "abc", "valid integer"),
+        ("LEASE_SECONDS", "0", "greater than 0"),
+        ("LEASE_SECONDS", "nan", "SCHEDULER_LEASE_SECONDS"),
+        ("LEASE_SECONDS", "inf", "SCHEDULER_LEASE_SECONDS"),
+        ("CONCURRENCY", "0", "greater than or equal to 1"),
+        ("MAX_ATTEMPTS", "1.5", "valid integer"),
+        ("BACKOFF_FACTOR", "0.5", "greater than or equal to 1"),
+        ("STREAM", "a{b}", "match pattern"),
+        ("LOG_LEVEL", "LOUD", "DEBUG"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_its_variable_and_what_would_do(
+    environment: pytest.MonkeyPatch, variable: str, value: str, remedy: str
+) -> None:
+    environment.setenv(f"SCHEDULER_{variable}", value)
+    with pytest.raises(ConfigurationError, match=f"SCHEDULER_{variable}='{value}'".replace("{", r"\{")) as raised:
+        settings.load()
+    assert remedy in str(raised.value)
+
+
+def test_all_wrong_values_are_named_at_once(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("SCHEDULER_PORT", "x")
+    environment.setenv("SCHEDULER_CONCURRENCY", "y")
+    with pytest.raises(ConfigurationError, match=r"SCHEDULER_PORT='x'.*; SCHEDULER_CONCURRENCY='y'"):
+        settings.load()
+
+
+def test_a_variable_that_nobody_reads_is_answered_with_the_nearest_one(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("SCHEDULER_LEASE_SECOND", "5")
+    environment.setenv("SCHEDULER_QQQQ", "5")
+    environment.setenv("SCHEDULER_PORT", "5")
+    assert settings.unknown_variables() == [
+        "SCHEDULER_LEASE_SECOND is not a setting; did you mean SCHEDULER_LEASE_SECONDS?",
+        "SCHEDULER_QQQQ is not a setting",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"), [("", "DATABASE_URL"), ("DATABASE_URL", "REDIS_URL"), ("REDIS_URL", "DATABASE_URL")]
+)
+def test_a_missing_store_is_named_with_what_starts_one(
+    environment: pytest.MonkeyPatch, given: str, missing: str
+) -> None:
+    if given:
+        environment.setenv(f"SCHEDULER_{given}", "x://y")
+    with pytest.raises(ConfigurationError, match=f"SCHEDULER_{missing} is not set; .*scheduler up"):
+        settings.load().require_stores()
