@@ -213,17 +213,22 @@ async def test_a_cancelled_running_job_is_told_and_its_late_result_refused(clust
         assert (await client.get(job["id"]))["status"] == "CANCELLED"
 
 
-async def test_a_type_without_a_handler_is_released_unburned_and_dead_lettered_in_time(cluster: Cluster) -> None:
-    cluster.settings |= {"UNHANDLED_SECONDS": "3"}
+async def test_a_type_that_no_worker_knows_is_dead_lettered_in_time_and_says_so(cluster: Cluster) -> None:
     async with Client(await cluster.api(jobs="user_jobs")) as client:
-        await cluster.worker()
-        lost = await client.submit("GREET", {"name": "x"})
-        final = await client.get(lost["id"], wait=20)
+        await cluster.worker(unhandled_seconds=2)
+        job = await client.submit("GREET", {"name": "x"})
+        final = await client.get(job["id"], wait=20)
         assert final["status"] == "FAILED"
         assert "no worker has a handler for type 'GREET'" in final["error"]
-        kept = await client.submit("GREET", {"name": "Ada"})
+
+
+async def test_a_worker_without_the_handler_releases_the_job_unburned_for_one_that_has_it(cluster: Cluster) -> None:
+    async with Client(await cluster.api(jobs="user_jobs")) as client:
+        await cluster.worker(unhandled_seconds=120)
+        job = await client.submit("GREET", {"name": "Ada"})
+        await eventually(lambda: cluster.rows("SELECT fence >= 2, attempt FROM scheduler.jobs") == [(True, 0)])
         await cluster.worker(jobs="user_jobs")
-        final = await client.get(kept["id"], wait=20)
+        final = await client.get(job["id"], wait=60)
         assert (final["status"], final["attempt"], final["result"]) == ("COMPLETED", 1, {"greeting": "hello Ada"})
 
 
