@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from chaos.causes import cause, gave_up_by_interruption
+from chaos.causes import CAUSES, cause, gave_up_by_interruption
 from chaos.guards import GUARDS
 from chaos.history import Execution, Final, Run, logical
 from chaos.recovery import recovery_time
@@ -274,6 +274,26 @@ def one_submit_one_job(run: Run) -> Check:
     )
 
 
+def bystanders(run: Run) -> Check:
+    """No job is dead-lettered for the crashes of another: a body that never failed did not deserve it.
+
+    Judged where jobs kill their workers and hardly anything else does (a job that outside kills hit again and again is
+    spent by design). Source: DESIGN "in the DLQ exactly once, and nothing else is".
+    """
+    outside = sum(each.fault in CAUSES and each.fault != "crash" for each in run.windows)
+    crashes = sum(each.fault == "crash" for each in run.windows)
+    judged = crashes > 0 and outside < MANY_DEATHS
+    dead = [job for job in run.finals if job.status == "FAILED" and job.type != "CRASH"] if judged else []
+    victims = [job for job in dead if not any(each.event == "error" for each in run.executions.get(job.id, []))]
+    return broken(
+        "bystanders",
+        [{"id": job.id, "type": job.type, "attempt": job.attempt} for job in victims],
+        f"{len(victims)} jobs that never failed themselves are FAILED for the crashes of others",
+        f"{crashes} crashes of poison jobs took no other job to the dead letters" if judged else "no poison job ran",
+    )
+
+
+MANY_DEATHS = 2
 PROMISES: tuple[Callable[[Run], Check], ...] = (
     at_least_once,
     no_phantom,
@@ -285,6 +305,7 @@ PROMISES: tuple[Callable[[Run], Check], ...] = (
     retry_schedule,
     retry_bound,
     dlq_exact,
+    bystanders,
     redis_empty,
     one_submit_one_job,
     recovery_time,

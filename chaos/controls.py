@@ -126,6 +126,12 @@ def keys_ignored() -> None:
     _replace(hot, "new_job", forgetful)
 
 
+def suspects_together() -> None:
+    from scheduler.services import worker
+
+    _replace(worker, "SUSPECT_AFTER_CRASHES", 1_000_000)
+
+
 def gives_up() -> None:
     _replace(Service, "_back_off", lambda _: os._exit(1))
 
@@ -180,6 +186,13 @@ CONTROLS: dict[str, Control] = {
             "redis-partition",
             gives_up,
             "worker-1",
+        ),
+        Control(
+            "suspects-together",
+            "runs what workers died with side by side again",
+            ("bystanders",),
+            "worker-poisoned",
+            suspects_together,
         ),
         Control("no-trim", "leaves acknowledged entries in the stream", ("redis-empty",), "calm", no_trim, EVERYWHERE),
         Control("phantom-jobs", "invents a job with each batch", ("no-phantom",), "calm", phantom_jobs, "api"),

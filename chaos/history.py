@@ -259,12 +259,12 @@ class Run:
 
     @property
     def fault_count(self) -> int:
-        """Independent faults: a cut of one store for two roles at once is one."""
+        """Independent faults: a cut of one store for two roles at once is one, and so are crashes within a second."""
         last: dict[tuple[str, str], int] = {}
         count = 0
         for each in self.windows:
             what = (each.fault, each.target if each.pid else each.target.rpartition("-")[2])
-            count += each.fault != "crash" and each.invoked_ns - last.get(what, -SECOND) >= SECOND
+            count += each.invoked_ns - last.get(what, -SECOND) >= SECOND
             last[what] = each.invoked_ns
         return count
 

@@ -35,6 +35,11 @@ class Scenario:
         return sorted(self.plan(random.Random(seed), seconds), key=lambda planned: planned.at)
 
 
+def nothing(rng: random.Random, seconds: float) -> list[Planned]:
+    """No fault from outside."""
+    return []
+
+
 def rounds(seconds: float, period: float) -> list[float]:
     """The starts of as many whole periods as fit, at least one."""
     return [n * period for n in range(max(1, int(seconds // period)))]

@@ -5,12 +5,8 @@ from __future__ import annotations
 import random
 
 from chaos.history import Guards, Planned
-from chaos.scenario import Scenario
+from chaos.scenario import Scenario, nothing
 from chaos.workload import Workload
-
-
-def _nothing(_: random.Random, __: float) -> list[Planned]:
-    return []
 
 
 def _one_kill(rng: random.Random, _: float) -> list[Planned]:
@@ -21,7 +17,7 @@ SCENARIOS = (
     Scenario(
         name="calm",
         claim="without any fault every job runs exactly once; what this run shows is the harness's own noise",
-        plan=_nothing,
+        plan=nothing,
         seconds=10.0,
         jobs=300,
         guards=Guards(faults=0, overlap=False),

@@ -224,6 +224,19 @@ INVALID: list[tuple[str, Judge, Callable[[], Story]]] = [
         lambda: Story().done("j").final("k", type="WEBHOOK").submit("k", "WEBHOOK").ran("k").call("j"),
     ),
     ("a worker that gave up", checks.survival, lambda: Story().done("j").died("worker-1")),
+    (
+        "a bystander in the DLQ for the crashes of a poison job",
+        checks.bystanders,
+        lambda: (
+            Story()
+            .submit("p", "CRASH")
+            .start("p", at=1, job_type="CRASH")
+            .submit("j")
+            .start("j", at=1)
+            .final("p", "FAILED", 4, type="CRASH")
+            .final("j", "FAILED", 4)
+        ),
+    ),
     ("FAILED, but no dead letter", checks.dlq_exact, lambda: spent().letters()),
     ("a dead letter twice", checks.dlq_exact, lambda: spent().letters("j", "j")),
     ("a dead letter of a job that is COMPLETED", checks.dlq_exact, lambda: Story().done("j").letters("j")),
