@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up lab test lint bench chaos soak properties notebooks clean
+.PHONY: help install demo up lab test lint bench chaos prove soak properties notebooks clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ lab: install  ## the same, with JupyterLab
 	@$(BIN)/python -m chaos up --lab
 
 test: install lint  ## everything CI checks: lint, types, layers, all tests
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: install  ## ruff, mypy strict, import-linter
 	@$(BIN)/ruff check .
@@ -44,6 +44,9 @@ bench: install  ## rates beside the bare stores' limits, medians of 5
 
 chaos: install  ## every scenario, one after the other
 	@$(BIN)/python -m chaos run --all
+
+prove: install  ## attack every promise many times, run every control, write docs/guarantees.yaml (half an hour)
+	@$(BIN)/python -m chaos prove --lanes 3
 
 soak: install  ## a long steady load with bounds on every resource
 	@$(BIN)/python -m chaos run burst --jobs 200000 --duration 1800

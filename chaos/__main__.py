@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from chaos.errors import ChaosError, UsageError
 from chaos.verdict import Verdict, compose
 from scheduler import SchedulerError
 
 if TYPE_CHECKING:  # a command loads what it needs, so that `--help` is quick
-    from chaos.controls import Control
+    from chaos.lanes import Ended, Trial
     from chaos.runner import Options
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -31,14 +31,15 @@ out = Console()
 
 EXIT: dict[Verdict, int] = {"valid": 0, "invalid": 1, "unknown": 3}
 HARNESS_FAILED = 4
-CAUGHT = "caught"
 INTERRUPTED = 130
 
 Seed = Annotated[int, typer.Option(help="Decides jobs, times and faults")]
 Jobs = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="How many jobs; default: the scenario's")]
 Duration = Annotated[float | None, typer.Option(min=1, help="Seconds of faults; default: the scenario's")]
+Pace = Annotated[float, typer.Option(min=0.2, max=1.0, help="Multiplies every time, lease and back-off too")]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run folders are made")]
 RunFolder = Annotated[Path, typer.Argument(help="The folder of a run, such as runs/latest")]
+Lanes = Annotated[int, typer.Option(min=1, max=8, help="Runs at a time, each on servers of its own")]
 Port = Annotated[int, typer.Option(min=1, max=65_535, help="Port on loopback")]
 RUNS = Path("runs")
 
@@ -60,22 +61,28 @@ def run(
     jobs: Jobs = None,
     duration: Duration = None,
     control: Annotated[str | None, typer.Option(help="A broken build, see `chaos controls --list`")] = None,
+    pace: Pace = 1.0,
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Carry out a scenario on a stack of its own, and judge it."""
+    from chaos.runner import Options
     from chaos.scenarios import SCENARIOS, find
 
     if every == (name is not None):
         raise UsageError("name one scenario, or pass --all")
     names = list(SCENARIOS) if name is None else [find(name).name]
-    verdicts = [_carry_out(each, seed, jobs, duration, control, runs_dir) for each in names]
+    options = Options(seed=seed, jobs=jobs, seconds=duration, pace=pace, runs=runs_dir)
+    verdicts = [_judged(each, options, control) for each in names]
     raise typer.Exit(EXIT[compose(verdicts)])
 
 
 @app.command()
 def random(seed: Seed = 1, jobs: Jobs = None, duration: Duration = None, runs_dir: RunsDir = RUNS) -> None:
     """Faults drawn by lot; the same seed draws the same."""
-    raise typer.Exit(EXIT[_carry_out("random", seed, jobs, duration, None, runs_dir)])
+    from chaos.runner import Options
+
+    options = Options(seed=seed, jobs=jobs, seconds=duration, runs=runs_dir)
+    raise typer.Exit(EXIT[_judged("random", options, None)])
 
 
 @app.command()
@@ -91,6 +98,7 @@ def replay(folder: RunFolder, runs_dir: RunsDir = RUNS) -> None:
         jobs=settings.jobs,
         seconds=settings.duration,
         schedule=manifest.schedule,
+        pace=settings.pace,
         runs=runs_dir,
     )
     raise typer.Exit(EXIT[_judged(manifest.scenario, options, settings.control)])
@@ -101,29 +109,85 @@ def controls(
     names: Annotated[list[str] | None, typer.Argument(help="Which; none: all")] = None,
     only_list: Annotated[bool, typer.Option("--list", help="Only name them")] = False,
     seed: Seed = 1,
+    lanes: Lanes = 2,
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Run every deliberately broken build: its checks must turn invalid, and the healthy build must be valid.
 
-    Exit 0 when all are caught and the healthy build is valid in each of their scenarios, else 1.
+    Each control has a bounded number of seeded runs to be caught in; the healthy build is run at the same schedules.
+    Faults that the design outlives are run too and must lose nothing. Exit 0 when all is as it should be, else 1.
     """
-    from chaos.controls import CONTROLS, find
-    from chaos.runner import Options
+    from chaos.console import control_list, control_table
+    from chaos.controls import CONTROLS, HARMLESS, find
+    from chaos.proof import Controls
 
-    chosen = [find(name) for name in names or CONTROLS]
-    table = Table("build", "what it breaks", "scenario", "must be invalid", "result")
-    wrong = 0
-    for scenario in [] if only_list else dict.fromkeys(control.scenario for control in chosen):
-        result = _result(scenario, Options(seed=seed, runs=runs_dir), None)
-        wrong += result != "valid"
-        table.add_row("healthy", "nothing", scenario, "nothing", _good(result) if result == "valid" else _bad(result))
-    for control in chosen:
-        result = "–" if only_list else _caught(control, Options(seed=seed, runs=runs_dir))
-        wrong += result not in {"–", CAUGHT}
-        shown = result if only_list else _good(result) if result == CAUGHT else _bad(result)
-        table.add_row(control.name, control.does, control.scenario, ", ".join(control.breaks), shown)
-    out.print(table)
-    raise typer.Exit(1 if wrong else 0)
+    chosen = [find(name) for name in names or (*CONTROLS, *HARMLESS)]
+    if only_list:
+        out.print(control_list(chosen))
+        return
+    series = Controls(chosen, first_seed=seed, runs_dir=str(runs_dir))
+    _in_lanes(series.trials(), lanes, series.hear)
+    out.print(control_table(series))
+    raise typer.Exit(0 if series.as_expected else 1)
+
+
+@app.command()
+def points(
+    match: Annotated[str, typer.Argument(help="Only scenarios whose name holds this")] = "",
+    seed: Seed = 1,
+    lanes: Lanes = 2,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Kill, stop or cut off a process at every crash point, in a stack of one worker and in one of two.
+
+    Exit 0 when every run is valid, 1 when a check is invalid, 3 when a run proved nothing, 4 when the harness failed.
+    """
+    from chaos.console import trial_table
+    from chaos.lanes import Trial
+    from chaos.scenarios import POINTS
+
+    ends: list[Ended] = []
+    trials = [Trial(name, seed, runs=str(runs_dir)) for name in POINTS if match in name]
+    if not trials:
+        raise UsageError(f"no crash point holds {match!r} in its name; there are {', '.join(POINTS)}")
+    _in_lanes(trials, lanes, ends.append)
+    out.print(trial_table(ends))
+    raise typer.Exit(_exit_code(ends))
+
+
+@app.command()
+def prove(
+    rounds: Annotated[int, typer.Option(min=1, max=1_000, help="Seeds for each scenario")] = 15,
+    only: Annotated[str, typer.Option(help="Only scenarios whose name holds this; write nothing")] = "",
+    seed: Seed = 1,
+    lanes: Lanes = 2,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Attack every promise many times, run every control; write docs/guarantees.yaml and the tables made from it.
+
+    About half an hour. Exit 0 when every run is valid and every control caught; what was found is written either way.
+    """
+    from chaos import register
+    from chaos.console import control_table, trial_table
+    from chaos.proof import Campaign
+
+    claims = register.load()
+    series = Campaign(claims.attacks, rounds=rounds, only=only, first_seed=seed, runs_dir=str(runs_dir))
+    _in_lanes(series.trials(), lanes, series.hear)
+    series.compare()
+    out.print(trial_table(series.troubled) if series.troubled else f"{len(series.ended)} runs, all valid")
+    if not only:
+        out.print(control_table(series.controls))
+        register.save(register.with_results(claims, series.folders, list(series.controls.tried.values())))
+    raise typer.Exit(0 if series.as_expected else 1)
+
+
+@app.command(hidden=True)
+def lane() -> None:
+    """Carry out the trials that come in on standard input; see chaos/lanes.py."""
+    from chaos.lanes import serve
+
+    serve()
 
 
 @app.command()
@@ -175,14 +239,6 @@ def up(
     keep_up(workers, Ports(api_port, toxiproxy_port, locust_port, lab_port), data_dir, lab=lab, console=out)
 
 
-def _carry_out(
-    name: str, seed: int, jobs: int | None, duration: float | None, control: str | None, runs_dir: Path
-) -> Verdict:
-    from chaos.runner import Options
-
-    return _judged(name, Options(seed=seed, jobs=jobs, seconds=duration, runs=runs_dir), control)
-
-
 def _judged(name: str, options: Options, control: str | None) -> Verdict:
     """Carry out, print the table, and say where the run is."""
     from chaos.console import Progress, verdict_table
@@ -194,7 +250,7 @@ def _judged(name: str, options: Options, control: str | None) -> Verdict:
     if control:
         broken = find_control(control)
         options = replace(options, control=control, control_on=broken.on)
-        scenario = replace(scenario, drain_seconds=broken.drain_seconds)
+        scenario = broken.adapt(scenario)
     try:
         with Progress(out) as progress:
             result = carry_out(scenario, options, progress)
@@ -207,34 +263,30 @@ def _judged(name: str, options: Options, control: str | None) -> Verdict:
     return result.judgement.verdict
 
 
-def _result(name: str, options: Options, control: str | None) -> str:
-    """The verdict, or why there is none: one failure of the harness does not end a series."""
+def _in_lanes(trials: list[Trial], lanes: int, hear: Callable[[Ended], list[Trial] | None]) -> None:
+    """Carry out all of them, telling of each end as it comes."""
+    from chaos.console import Count
+    from chaos.lanes import run_all
+
     try:
-        return _judged(name, options, control)
-    except (ChaosError, SchedulerError) as error:
-        out.print(f"the harness failed: {error}", style="yellow", markup=False, highlight=False)
-        return "the harness failed"
+        with Count(out, len(trials)) as count:
+
+            def tell(ended: Ended) -> list[Trial]:
+                more = hear(ended) or []
+                count.ended(ended, more=len(more))
+                return more
+
+            run_all(trials, lanes, tell)
+    except KeyboardInterrupt:
+        out.print("interrupted; every fault is healed and every process stopped")
+        raise typer.Exit(INTERRUPTED) from None
 
 
-def _caught(control: Control, options: Options) -> str:
-    """`caught`, or what was not."""
-    from chaos.runs import load_judgement
-
-    result = _result(control.scenario, options, control.name)
-    if result not in EXIT:
-        return result
-    checks = load_judgement(options.runs / "latest").checks
-    invalid = {check.name for check in checks if check.verdict == "invalid"}
-    missed = [check for check in control.breaks if check not in invalid]
-    return f"not caught by {', '.join(missed)}" if missed else CAUGHT
-
-
-def _good(text: str) -> str:
-    return f"[green]{text}[/green]"
-
-
-def _bad(text: str) -> str:
-    return f"[red]{text}[/red]"
+def _exit_code(ends: list[Ended]) -> int:
+    """As of one run; what has no verdict at all is a failure of the harness."""
+    if any(each.path is None for each in ends):
+        return HARNESS_FAILED
+    return EXIT[compose([cast("Verdict", each.verdict) for each in ends])]
 
 
 def _report(folder: Path) -> Path:

@@ -19,6 +19,13 @@ from scheduler import Snooze, job, samples
 
 Body = Callable[[Any, Any], Awaitable[Any]]
 
+
+async def block(ctx: Any, payload: dict[str, Any]) -> dict[str, float]:
+    """Keep the worker's event loop to itself for `seconds`, as careless handlers do."""
+    time.sleep(float(payload["seconds"]))  # noqa: ASYNC251  (blocking is the point)
+    return {"blocked_seconds": float(payload["seconds"])}
+
+
 BODIES: dict[str, Body] = {
     "NOOP": samples.noop,
     "SLEEP": samples.sleep,
@@ -27,6 +34,7 @@ BODIES: dict[str, Body] = {
     "CRASH": samples.crash,
     "EMAIL": samples.email,
     "WEBHOOK": samples.webhook,
+    "BLOCK": block,
 }
 
 

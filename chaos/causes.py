@@ -28,6 +28,11 @@ def cause(run: Run, execution: Execution) -> Cause | None:
     return None
 
 
+def causes_of(run: Run, execution: Execution) -> set[Cause]:
+    """Every fault that hit the execution."""
+    return {found for window in run.windows if (found := _cause_of(window, execution, run))}
+
+
 def why_again(run: Run, first: Execution, again: Execution) -> Cause | Literal["retry", "unexplained"]:
     """What made a job's body run again: its own error, a fault, or nothing that anybody knows of."""
     found = cause(run, first)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 
 from chaos.causes import CAUSES, cause, gave_up_by_interruption
 from chaos.guards import GUARDS
 from chaos.history import Execution, Final, Run, logical
 from chaos.recovery import recovery_time
-from chaos.retries import repetition, retry_bound, retry_schedule
+from chaos.retries import release, repetition, retry_bound, retry_schedule
 from chaos.verdict import Check, Judgement, Verdict, broken, compose, loss_bound
 
 
@@ -207,6 +208,7 @@ def survival(run: Run) -> Check:
 def dlq_exact(run: Run) -> Check:
     """The dead-letter stream holds every job whose attempts are spent exactly once, and nothing else.
 
+    Nor was a letter there before its job was FAILED: an entry's id is the time of its writing, on the same clock.
     Source: django-vtasks "gauntlet" (801 entries in the DLQ of a run that called itself complete).
     """
     if run.stores.dlq is None:
@@ -223,6 +225,11 @@ def dlq_exact(run: Run) -> Check:
         for job in failed.values()
         if job.attempt < job.max_attempts
     ]
+    offenders += [
+        {"id": job, "reason": f"in the DLQ {ahead} ms before it was FAILED"}
+        for job, written_ms in zip(run.stores.dlq, run.stores.dlq_ms, strict=False)
+        if (ahead := _finished_ms(failed.get(job)) - written_ms) > 0
+    ]
     return broken(
         "dlq-exact",
         offenders,
@@ -231,6 +238,13 @@ def dlq_exact(run: Run) -> Check:
         letters=letters.total(),
         failed=len(failed),
     )
+
+
+def _finished_ms(job: Final | None) -> int:
+    """Whole milliseconds since the epoch; 0 when it never ended."""
+    if job is None or job.finished_at is None:
+        return 0
+    return int(datetime.fromisoformat(job.finished_at).timestamp() * 1000)
 
 
 def redis_empty(run: Run) -> Check:
@@ -304,6 +318,7 @@ PROMISES: tuple[Callable[[Run], Check], ...] = (
     repetition,
     retry_schedule,
     retry_bound,
+    release,
     dlq_exact,
     bystanders,
     redis_empty,

@@ -7,7 +7,7 @@ every fault even when another one fails to heal.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from chaos.toxiproxy import Stream, Toxic, Toxiproxy
 
 LINKS = ("api-redis", "worker-redis", "api-postgres", "worker-postgres")
 BOTH: tuple[Stream, ...] = ("upstream", "downstream")
+POINT_SECONDS = 20.0
 
 
 class World(Protocol):
@@ -39,15 +40,23 @@ class World(Protocol):
     def await_busy(self, process: str, seconds: float) -> bool:
         """Wait until a job's body runs in the process; False when none did in time."""
 
+    def await_point(self, process: str, point: str, seconds: float) -> int | None:
+        """Wait until the process reached its crash point and what is to happen there has; its pid, None in vain."""
+
 
 class Fault(Protocol):
-    """A way to break one target. `inject` and `heal` return what the history should add to the pair."""
+    """A way to break one target. `inject` and `heal` return what the history should add to the pair.
+
+    `await_moment` comes first and is not recorded: it waits for what the fault needs. Raises FaultFailed in vain.
+    """
 
     @property
     def name(self) -> str: ...
 
     @property
     def target(self) -> str: ...
+
+    def await_moment(self, world: World) -> None: ...
 
     def inject(self, world: World) -> dict[str, Any]: ...
 
@@ -61,6 +70,9 @@ class LinkFault:
     name: str
     target: str
     toxics: tuple[Toxic, ...] = ()
+
+    def await_moment(self, world: World) -> None:
+        """Any moment will do."""
 
     def inject(self, world: World) -> dict[str, Any]:
         for toxic in self.toxics:
@@ -86,11 +98,13 @@ class SignalFault:
     number: signal.Signals
     when_busy: bool = False
 
-    def inject(self, world: World) -> dict[str, Any]:
-        added: dict[str, Any] = {}
+    def await_moment(self, world: World) -> None:
+        """In vain is no failure: the guards say whether a fault met any job."""
         if self.when_busy:
-            added["busy"] = world.await_busy(self.target, 10.0)
-        return {**added, "pid": world.signal(self.target, self.number)}
+            world.await_busy(self.target, 10.0)
+
+    def inject(self, world: World) -> dict[str, Any]:
+        return {"pid": world.signal(self.target, self.number)}
 
     def heal(self, world: World) -> dict[str, Any]:
         if self.number == signal.SIGSTOP:
@@ -99,11 +113,40 @@ class SignalFault:
 
 
 @dataclass(frozen=True, slots=True)
+class PointFault:
+    """What the process does to itself at a crash point that it was started with: dies, stops, or loses a reply."""
+
+    name: str
+    target: str
+    point: str
+
+    def await_moment(self, world: World) -> None:
+        if world.await_point(self.target, self.point, POINT_SECONDS) is None:
+            raise FaultFailed(f"{self.target} did not reach {self.point} within {POINT_SECONDS:g} s")
+
+    def inject(self, world: World) -> dict[str, Any]:
+        """It has just happened; this is its record."""
+        return {"pid": world.await_point(self.target, self.point, 0.0), "point": self.point}
+
+    def heal(self, world: World) -> dict[str, Any]:
+        match self.name:
+            case "kill":
+                return {"pid": world.replace(self.target)}
+            case "pause":
+                return {"pid": world.signal(self.target, signal.SIGCONT)}
+            case _:
+                return {}
+
+
+@dataclass(frozen=True, slots=True)
 class FlushFault:
     """Everything in Redis is gone in one moment; only the scheduler itself can heal that."""
 
     name: str = "flush"
     target: str = "redis"
+
+    def await_moment(self, world: World) -> None:
+        """Any moment will do."""
 
     def inject(self, world: World) -> dict[str, Any]:
         return {"keys": world.flush_redis()}
@@ -136,9 +179,15 @@ def _torn_reply(planned: Planned) -> Fault:
 
 def _signal(name: str, number: signal.Signals) -> Callable[[Planned], Fault]:
     def make(planned: Planned) -> Fault:
+        if "point" in planned.arguments:
+            return _point(planned)
         return SignalFault(name, planned.target, number, bool(planned.arguments.get("when_busy")))
 
     return make
+
+
+def _point(planned: Planned) -> Fault:
+    return PointFault(planned.fault, planned.target, str(planned.arguments["point"]))
 
 
 # name → what it does to an established connection, and at heal. Measured: tests/chaos/test_faults.py.
@@ -165,7 +214,22 @@ FAULTS: dict[str, Callable[[Planned], Fault]] = {
     "pause": _signal("pause", signal.SIGSTOP),
     "term": _signal("term", signal.SIGTERM),
     "flush": lambda _: FlushFault(),
+    # a command ran, its reply never arrived, at the crash point `point` of one process
+    "reply_lost": _point,
 }
+# what a process does at a crash point, by the name of the fault
+AT_POINT = {"kill": "kill", "pause": "stall", "reply_lost": "lose"}
+
+
+def armed(schedule: Iterable[Planned]) -> dict[tuple[str, int], str]:
+    """(process, n-th start) → the value of SCHEDULER_CRASH_POINTS that the schedule wants there."""
+    return {
+        (each.target, int(each.arguments.get("start", 1))): (
+            f"{each.arguments['point']}:{AT_POINT[each.fault]}@{each.arguments.get('nth', 1)}"
+        )
+        for each in schedule
+        if "point" in each.arguments
+    }
 
 
 def make_fault(planned: Planned) -> Fault:
@@ -185,6 +249,7 @@ class Nemesis:
 
     def inject(self, fault: Fault) -> None:
         """Active from the first byte sent on: half an injection is healed like a whole one."""
+        fault.await_moment(self._world)
         self._active.append(fault)
         with self._recorder.paired(NEMESIS, fault.name, {"target": fault.target}) as added:
             added.update(fault.inject(self._world))

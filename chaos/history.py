@@ -91,12 +91,13 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Stores(msgspec.Struct, frozen=True):
-    """Redis after the drain; `dlq` holds the job id of every entry, repeats included."""
+    """Redis after the drain; `dlq` holds the job id of every entry, `dlq_ms` when it was written (epoch ms)."""
 
     stream: int | None = None
     pending: int | None = None
     retry: int | None = None
     dlq: list[str] | None = None
+    dlq_ms: list[int] = []
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -126,6 +127,7 @@ class Settings(msgspec.Struct, frozen=True):
     jobs: int = 0
     duration: float = 0.0
     control: str | None = None
+    pace: float = 1.0  # what every time of the scenario was multiplied by
 
 
 class Guards(msgspec.Struct, frozen=True):
@@ -249,12 +251,22 @@ class Run:
 
     @cached_property
     def windows(self) -> list[Window]:
-        """The faults that certainly fired, by onset. A CRASH job is one too: it kills its own worker."""
+        """The faults that certainly fired, by onset.
+
+        Jobs and clients make some too: CRASH kills its own worker, BLOCK its event loop, a crowd fills the backlog.
+        """
         injected = [call for call in calls(self.history, process=NEMESIS) if call.begun.f != "heal"]
         heals = [call for call in calls(self.history, "heal", NEMESIS) if call.type == "ok"]
         found = [_window(call, heals) for call in injected if call.type == "ok"]
         crashes = (each for each in self.effects if each.type == "CRASH" and each.event == "start")
         found += [Window("crash", "worker", e.pid, e.time_ns, e.time_ns + SECOND, None) for e in crashes]
+        found += [
+            Window("block", "worker", each.pid, each.start_ns, each.start_ns, each.close_ns)
+            for runs in self.executions.values()
+            for each in runs
+            if each.type == "BLOCK"
+        ]
+        found += _overloads(self.submits)
         return sorted(found, key=lambda each: each.invoked_ns)
 
     @property
@@ -292,6 +304,22 @@ def _close(runs: list[Execution], effect: Effect) -> None:
         if run.event is None and (run.attempt, run.pid) == (effect.attempt, effect.pid):
             runs[at] = msgspec.structs.replace(run, event=effect.event, close_ns=effect.time_ns)
             return
+
+
+def _overloads(submits: list[Call]) -> list[Window]:
+    """One window for each series of refusals (429) that no second without any interrupts."""
+    refused = sorted(c.done.time_ns for c in submits if c.done and c.type == "fail" and _is_refusal(c.done))
+    found: list[Window] = []
+    for at in refused:
+        if found and at - (found[-1].healed_ns or 0) < SECOND:
+            found[-1] = msgspec.structs.replace(found[-1], healed_ns=at)
+        else:
+            found.append(Window("overload", "api", None, at, at, at))
+    return found
+
+
+def _is_refusal(done: Operation) -> bool:
+    return (done.error or "").startswith("429")
 
 
 def _window(call: Call, heals: list[Call]) -> Window:

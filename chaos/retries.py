@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
-from chaos.causes import backoff_seconds, cause, is_retry, why_again
+from chaos.causes import backoff_seconds, cause, causes_of, is_retry, why_again
 from chaos.history import SECOND, Run
 from chaos.verdict import Check, broken
 
@@ -47,7 +47,7 @@ def retry_schedule(run: Run) -> Check:
 
 
 def retry_bound(run: Run) -> Check:
-    """No job starts more attempts than it was given, by number or by the failures its body wrote down.
+    """No job starts more attempts than it was given: by number, by the failures its body wrote down, or by its crashes.
 
     Source: harness checks for job schedulers ("retry bound").
     """
@@ -57,7 +57,8 @@ def retry_bound(run: Run) -> Check:
     for job, runs in run.executions.items():
         limit = allowed.get(job, run.settings.max_attempts)
         failures = sum(each.event == "error" and not cause(run, each) for each in runs)
-        spent = max(failures, *(each.attempt for each in runs))
+        crashes = sum(each.type == "CRASH" for each in runs)  # each start of one is a crash
+        spent = max(failures, crashes, *(each.attempt for each in runs))
         most = max(most, spent)
         if spent > limit:
             offenders.append({"id": job, "attempts": spent, "max_attempts": limit})
@@ -67,6 +68,28 @@ def retry_bound(run: Run) -> Check:
         f"{len(offenders)} jobs started more attempts than allowed",
         f"no job started more attempts than allowed (most: {most})",
         most=most,
+    )
+
+
+def release(run: Run) -> Check:
+    """A worker that is told to stop gives its jobs back with the attempt they had.
+
+    Judged for bodies that only a SIGTERM cut off: the next one has the same number.
+    Source: DESIGN "SIGTERM loses nothing and burns no attempt".
+    """
+    released, burned = 0, []
+    for job, runs in run.executions.items():
+        for first, again in pairwise(runs):
+            if first.event is None and causes_of(run, first) == {"released"}:
+                released += 1
+                if again.attempt != first.attempt:
+                    burned.append({"id": job, "attempts": [first.attempt, again.attempt]})
+    return broken(
+        "release",
+        burned,
+        f"{len(burned)} of {released} jobs given back at SIGTERM had lost an attempt",
+        f"{released} jobs were given back at SIGTERM, none had lost an attempt",
+        released=released,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,19 +22,19 @@ from chaos import runs
 from chaos.checks import judge
 from chaos.console import Progress
 from chaos.errors import ChaosError, StackFailed
-from chaos.faults import Nemesis, make_fault
-from chaos.history import Final, Guards, Manifest, Phase, Planned, Settings
+from chaos.faults import Nemesis, armed, make_fault
+from chaos.history import Final, Guards, Manifest, Phase, Planned, Settings, Stores
 from chaos.recorder import Appender, Recorder, write_records
 from chaos.runs import Folder
 from chaos.scenario import Scenario
+from chaos.servers import Servers
 from chaos.sink import Sink
 from chaos.stack import Shape, Stack
 from chaos.stores import Eyes
 from chaos.verdict import Judgement
 from chaos.workload import Load, Target
 
-SAMPLE_SECONDS = 0.25
-EMPTY_SECONDS = 5.0  # Redis is to be empty this long after the last job became final
+EMPTY_SECONDS = 5.0  # Redis is to be empty, and the DLQ whole, this long after the last job became final
 FIRST_JOB_SECONDS = 60.0
 READERS = 16
 
@@ -47,6 +48,7 @@ class Options:
     seconds: float | None = None
     control: str | None = None
     control_on: str = "worker"
+    pace: float = 1.0  # below 1: the same experiment in less time, with a shorter lease and back-off
     api_port: int = 0  # 0: a free one
     schedule: list[Planned] | None = None
     runs: Path = runs.RUNS
@@ -58,8 +60,12 @@ class Result:
     judgement: Judgement
 
 
-def carry_out(scenario: Scenario, options: Options, progress: Progress) -> Result:
-    """Run and judge. Raises ChaosError when the harness itself fails; what was recorded until then stays."""
+def carry_out(scenario: Scenario, options: Options, progress: Progress, servers: Servers | None = None) -> Result:
+    """Run and judge, on shared servers or on its own.
+
+    Raises ChaosError when the harness itself fails; what was recorded until then stays.
+    """
+    scenario = scenario.at_pace(options.pace)
     seconds = options.seconds or scenario.seconds
     schedule = scenario.schedule(options.seed, seconds) if options.schedule is None else options.schedule
     for planned in schedule:
@@ -88,9 +94,10 @@ def carry_out(scenario: Scenario, options: Options, progress: Progress) -> Resul
         control=options.control,
         control_on=options.control_on,
         api_port=options.api_port,
+        armed=armed(schedule),
     )
     progress.phase("start", f"{scenario.name}, seed {options.seed}: {scenario.claim}")
-    with Stack(folder, shape) as stack:
+    with Stack(folder, shape, servers) as stack:
         load = scenario.load(settings.jobs, scenario.steady_seconds + seconds)
         experiment = Experiment(scenario, stack, load, manifest, progress)
         asyncio.run(experiment.run())
@@ -118,6 +125,7 @@ def _settings(scenario: Scenario, options: Options, seconds: float) -> Settings:
         jobs=options.jobs or scenario.jobs,
         duration=seconds,
         control=options.control,
+        pace=options.pace,
     )
 
 
@@ -145,9 +153,10 @@ class Experiment:
         self._deaths: list[str] = []
         self._versions: dict[str, str] = {}
         self._give_up = asyncio.Event()
+        self._targets: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run(self) -> None:
-        urls = self._stack.stores.postgres.url, self._stack.stores.redis.url
+        urls = self._stack.database_url, self._stack.stores.redis.url
         try:
             async with Eyes(*urls) as eyes, Sink(self._recorder) as sink:
                 self._versions = await eyes.versions() | {"toxiproxy": self._stack.toxiproxy.version()}
@@ -162,7 +171,7 @@ class Experiment:
     async def _phases_in_order(self, eyes: Eyes, submitting: asyncio.Task[None]) -> None:
         try:
             async with self._phase("steady"):
-                await self._first_job(eyes)
+                await self._first_submit()
                 await asyncio.sleep(self._scenario.steady_seconds)
             async with self._phase("inject"):
                 await self._play()
@@ -194,11 +203,11 @@ class Experiment:
 
     # -- phases
 
-    async def _first_job(self, eyes: Eyes) -> None:
-        """A load may need seconds to start; time counts from its first job."""
+    async def _first_submit(self) -> None:
+        """A load may need seconds to start; time counts from what it submits first."""
         async with asyncio.timeout(FIRST_JOB_SECONDS):
-            while not await eyes.job_ids():
-                await asyncio.sleep(0.05)
+            while not self._folder.history.stat().st_size:
+                await asyncio.sleep(0.02)
 
     async def _play(self) -> None:
         """Each fault sets in at its time and lasts its seconds, whatever the others do, while load goes on."""
@@ -208,13 +217,15 @@ class Experiment:
                 group.create_task(self._attempt(f"{planned.fault} {planned.target}", self._play_one(planned)))
 
     async def _play_one(self, planned: Planned) -> None:
+        """A target is broken by one fault at a time: one whose healing takes long puts off the next."""
         fault = make_fault(planned)
         await asyncio.sleep(planned.at)
-        await asyncio.to_thread(self._nemesis.inject, fault)
-        self._progress.fault(planned, active=True)
-        await asyncio.sleep(planned.seconds)
-        await asyncio.to_thread(self._nemesis.heal, fault)
-        self._progress.fault(planned, active=False)
+        async with self._targets[planned.target]:
+            await asyncio.to_thread(self._nemesis.inject, fault)
+            self._progress.fault(planned, active=True)
+            await asyncio.sleep(planned.seconds)
+            await asyncio.to_thread(self._nemesis.heal, fault)
+            self._progress.fault(planned, active=False)
 
     async def _drain(self, eyes: Eyes, submitting: asyncio.Task[None]) -> None:
         """Until nothing is unfinished and nobody submits, but no longer than the scenario allows."""
@@ -245,15 +256,15 @@ class Experiment:
                     self._recorder.ok(op, {"finished": fresh})
                 self._deaths += await asyncio.to_thread(self._stack.bury, restart_killed=self._scenario.supervised)
                 self._progress.sample(sample, finished=len(seen), jobs=self._load.jobs)
-                await asyncio.sleep(SAMPLE_SECONDS)
+                await asyncio.sleep(self._scenario.sample_seconds)
 
     # -- afterwards
 
     async def _collect(self, eyes: Eyes) -> None:
         """What every job came to, as the API tells it, and what Redis still holds."""
         deadline = time.monotonic() + EMPTY_SECONDS
-        stores = await eyes.stores()
-        while (stores.stream or stores.pending or stores.retry) and time.monotonic() < deadline:
+        stores, failed = await eyes.stores(), await eyes.failed()
+        while not _has_settled(stores, failed) and time.monotonic() < deadline:
             await asyncio.sleep(0.1)
             stores = await eyes.stores()
         ids = await eyes.job_ids()
@@ -282,6 +293,12 @@ class Experiment:
             deaths=self._deaths,
         )
         self._folder.write(self._folder.manifest, done)
+
+
+def _has_settled(stores: Stores, failed: int | None) -> bool:
+    """Whether Redis agrees with PostgreSQL again, as far as numbers tell."""
+    empty = not (stores.stream or stores.pending or stores.retry)
+    return empty and stores.dlq is not None and len(stores.dlq) == failed
 
 
 @asynccontextmanager

@@ -119,6 +119,11 @@ def load_run(path: Path | str) -> Run:
     )
 
 
+def load_manifest(path: Path | str) -> Manifest:
+    """How a run was made. Raises RunUnreadable."""
+    return _read(Folder(Path(path).resolve()).manifest, Manifest)
+
+
 def load_judgement(path: Path | str) -> Judgement:
     """The verdict as it was written at the end of the run."""
     return _read(Folder(Path(path).resolve()).verdict, Judgement)

@@ -1,6 +1,6 @@
 """The whole system under test, in child processes: stores, Toxiproxy, API and workers; and the world faults act on.
 
-The stack always starts stores of its own, whatever the environment names: a run flushes and kills them. API and
+The stack stands on stores of the harness, whatever the environment names: a run flushes and kills them. API and
 workers reach the stores only through their role's proxies; the harness goes past them. However it ends, every child
 is stopped and every temporary folder removed; the children of a harness that was killed are killed by the kernel.
 """
@@ -11,8 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -30,9 +30,9 @@ from chaos.faults import LINKS
 from chaos.history import Effect
 from chaos.recorder import Tail
 from chaos.runs import Folder
+from chaos.servers import Servers
 from chaos.toxiproxy import Toxiproxy
-from chaos.toxiproxy_server import ToxiproxyServer
-from scheduler.embedded import Server, ServerFailed, Stores, embedded, free_port, launch
+from scheduler.embedded import Server, ServerFailed, Stores, free_port, launch
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS, STOP_SECONDS = 30.0, 15.0
@@ -52,22 +52,23 @@ class Shape:
     toxiproxy_port: int = 0
     data_dir: Path | None = None  # None: a temporary one
     witnessed: bool = True  # job bodies write the ledger
+    armed: dict[tuple[str, int], str] = field(default_factory=dict)  # (process, n-th start) -> its crash point
 
 
 class Stack:
-    """A context manager: the system is up, and healthy, inside the block."""
+    """A context manager: the system is up, and healthy, inside the block. Without `servers` it starts its own."""
 
-    def __init__(self, folder: Folder, shape: Shape) -> None:
+    def __init__(self, folder: Folder, shape: Shape, servers: Servers | None = None) -> None:
         self.folder, self.shape = folder, shape
+        self._shared, self._servers = servers is not None, servers
+        self.database_url = ""
         self.api_port = shape.api_port or free_port()
         self._ended = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._expected_dead: set[str] = set()
         self._ledger = Tail(folder.effects)
         self._open_since: dict[tuple[int, str, int], int] = {}
-        self._stores: Stores | None = None
-        self._toxiproxy: Toxiproxy | None = None
-        self._server: ToxiproxyServer | None = None
+        self._starts: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         try:
@@ -91,15 +92,17 @@ class Stack:
 
     @property
     def stores(self) -> Stores:
-        if self._stores is None:
-            raise StackFailed("the stack is not started")
-        return self._stores
+        return self._running.stores
 
     @property
     def toxiproxy(self) -> Toxiproxy:
-        if self._toxiproxy is None:
+        return self._running.toxiproxy
+
+    @property
+    def _running(self) -> Servers:
+        if self._servers is None:
             raise StackFailed("the stack is not started")
-        return self._toxiproxy
+        return self._servers
 
     @property
     def workers(self) -> tuple[str, ...]:
@@ -108,47 +111,52 @@ class Stack:
     # -- starting
 
     def _start(self) -> None:
-        data_dir = self.shape.data_dir or self._temporary()
-        self._stores = self._ended.enter_context(embedded(data_dir, keep=self.shape.data_dir is not None))
-        self._server = ToxiproxyServer(data_dir, port=self.shape.toxiproxy_port)
-        self._ended.callback(self._server.erase)
-        self._server.start()
-        self._toxiproxy = Toxiproxy(port=self._server.port)
-        upstreams = {"redis": self._stores.redis.port, "postgres": self._stores.postgres.port}
+        if self._servers is None:
+            own = Servers(self.shape.data_dir, toxiproxy_port=self.shape.toxiproxy_port)
+            self._servers = self._ended.enter_context(own)
+        upstreams = {"redis": self.stores.redis.port, "postgres": self.stores.postgres.port}
         for link in LINKS:
-            self._toxiproxy.create(link, f"127.0.0.1:{upstreams[link.partition('-')[2]]}")
-        self._toxiproxy.sweep()
+            self.toxiproxy.create(link, f"127.0.0.1:{upstreams[link.partition('-')[2]]}")
+        self.toxiproxy.sweep()
         self._ended.callback(lambda: end(self._processes.values()))
-        self._migrate()
+        self._open_database()
         for name in ("api", *self.workers):
             self.start_process(name)
         self.await_ready()
 
-    def _temporary(self) -> Path:
-        path = Path(tempfile.mkdtemp(prefix="chaos-"))
-        self._ended.callback(shutil.rmtree, path, ignore_errors=True)
-        return path
+    def _open_database(self) -> None:
+        if self._shared:
+            self.database_url = self._running.fresh_database(self._migrate)
+            return
+        self.database_url = self.stores.postgres.url
+        self._migrate(self.database_url)
 
-    def _migrate(self) -> None:
-        process = self._launch("migrate", "migrate")
+    def _migrate(self, url: str) -> None:
+        """Before anything can be cut, and past every proxy."""
+        process = self._launch("migrate", "migrate", {"SCHEDULER_DATABASE_URL": url})
         if process.wait(60):
             raise StackFailed(f"`scheduler migrate` ended with {process.returncode}; {self._ending('migrate')}")
 
     def start_process(self, name: str) -> int:
         """Start `api` or `worker-N`; returns its pid."""
         role = name.partition("-")[0]
-        self._processes[name] = self._launch(name, role)
+        self._starts[name] += 1
+        point = self.shape.armed.get((name, self._starts[name]))
+        self._processes[name] = self._launch(name, role, {"SCHEDULER_CRASH_POINTS": point} if point else {})
         self._expected_dead.discard(name)
+        if point and ":kill" in point:
+            self._expected_dead.add(name)
         return self._processes[name].pid
 
-    def _launch(self, name: str, role: str) -> subprocess.Popen[bytes]:
-        return launch_python(["scheduler", role], self._environment(name, role), self.folder.logs / f"{name}.log")
+    def _launch(self, name: str, role: str, more: dict[str, str]) -> subprocess.Popen[bytes]:
+        variables = self._environment(name, role) | more
+        return launch_python(["scheduler", role], variables, self.folder.logs / f"{name}.log")
 
     def _environment(self, name: str, role: str) -> dict[str, str]:
         link = "api" if role == "api" else "worker"
         jobs = ["chaos.bodies"] if self.shape.witnessed else []
         found = {
-            "SCHEDULER_DATABASE_URL": self._behind(f"{link}-postgres", self.stores.postgres.url),
+            "SCHEDULER_DATABASE_URL": self._behind(f"{link}-postgres", self.database_url),
             "SCHEDULER_REDIS_URL": self._behind(f"{link}-redis", self.stores.redis.url),
             "SCHEDULER_PORT": str(self.api_port),
             "CHAOS_LEDGER": str(self.folder.effects.absolute()),
@@ -156,8 +164,6 @@ class Stack:
         if self.shape.control and self.shape.control_on in {name, role, "*"}:
             jobs.append("chaos.controls")
             found["CHAOS_CONTROL"] = self.shape.control
-        if role == "migrate":  # before anything can be cut, and nothing to be judged
-            found["SCHEDULER_DATABASE_URL"] = self.stores.postgres.url
         return found | {"SCHEDULER_JOBS": ",".join(jobs)} | self.shape.environment
 
     def _behind(self, link: str, url: str) -> str:
@@ -247,6 +253,20 @@ class Stack:
         pid = self._process(process).pid
         return _until(lambda: self._is_busy(pid), seconds)
 
+    def await_point(self, process: str, point: str, seconds: float) -> int | None:
+        child = self._process(process)
+        spec = self.shape.armed[process, self._starts[process]]
+        log = self.folder.logs / f"{process}.log"
+
+        def is_reached() -> bool:
+            if ":kill" in spec:
+                return child.poll() is not None
+            if ":stall" in spec:
+                return _state(child.pid) == "T"
+            return f"crash_point point={point} action=lose" in log.read_text(errors="replace")
+
+        return child.pid if _until(is_reached, seconds) else None
+
     def _is_busy(self, pid: int) -> bool:
         for effect in self._ledger.read():
             self._note(effect)
@@ -314,6 +334,14 @@ def _children(parent: int) -> Iterator[int]:
         pid, ppid = map(int, line.split())
         if ppid == parent:
             yield pid
+
+
+def _state(pid: int) -> str:
+    """One letter: T is stopped, R running, S asleep."""
+    if (stat := Path(f"/proc/{pid}/stat")).exists():
+        return stat.read_text().rpartition(")")[2].split()[0]
+    listing = ["ps", "-o", "state=", "-p", str(pid)]
+    return subprocess.run(listing, capture_output=True, text=True, timeout=10, check=False).stdout.strip()[:1]
 
 
 def _until(condition: Callable[[], bool], seconds: float) -> bool:

@@ -29,6 +29,7 @@ SELECT count(*), count(*) FILTER (WHERE status = 'PROCESSING'),
 FROM scheduler.jobs WHERE finished_at IS NULL
 """
 UNFINISHED = "SELECT count(*) FROM scheduler.jobs WHERE finished_at IS NULL"
+FAILED = "SELECT count(*) FROM scheduler.jobs WHERE status = 'FAILED'"
 WORKERS = "SELECT count(*) FROM scheduler.workers WHERE expires_at > now()"
 FINISHED = """
 SELECT id::text, status, attempt FROM scheduler.jobs WHERE finished_at > clock_timestamp() - interval '10 seconds'
@@ -71,6 +72,10 @@ class Eyes:
         rows = await self._rows(WORKERS)
         return int(rows[0][0]) if rows else None
 
+    async def failed(self) -> int | None:
+        rows = await self._rows(FAILED)
+        return int(rows[0][0]) if rows else None
+
     async def just_finished(self) -> list[tuple[str, str, int]]:
         """The jobs that became final in the last ten seconds, as (id, status, attempt)."""
         return [(row[0], row[1], row[2]) for row in await self._rows(FINISHED) or ()]
@@ -89,7 +94,10 @@ class Eyes:
     async def stores(self) -> Stores:
         """What Redis holds, with the job id of every dead letter."""
         stream, pending, retry, _ = await self._lengths()
-        return Stores(stream, pending, retry, await self._dead_letters())
+        letters = await self._dead_letters()
+        if letters is None:
+            return Stores(stream, pending, retry)
+        return Stores(stream, pending, retry, [job for job, _ in letters], [written_ms for _, written_ms in letters])
 
     async def versions(self) -> dict[str, str]:
         rows = await self._rows(VERSION)
@@ -140,13 +148,17 @@ class Eyes:
         except ResponseError:  # no group, as after FLUSHALL
             return 0
 
-    async def _dead_letters(self) -> list[str] | None:
-        found: list[str] = []
+    async def _dead_letters(self) -> list[tuple[str, int]] | None:
+        """Job id and time of writing (epoch ms, from the entry's own id) of every entry."""
+        found: list[tuple[str, int]] = []
         start = "-"
         try:
             while page := await self._redis.xrange(DLQ, start, "+", count=PAGE):
                 entries: list[Any] = page
-                found += [fields.get(b"id", b"?").decode(errors="replace") for _, fields in entries]
+                found += [
+                    (fields.get(b"id", b"?").decode(errors="replace"), int(entry.partition(b"-")[0]))
+                    for entry, fields in entries
+                ]
                 start = f"({entries[-1][0].decode()}"
         except (RedisError, OSError, TimeoutError):
             return None

@@ -5,6 +5,7 @@ Only obtains and runs the program. What its proxies do is the business of `chaos
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -90,14 +91,16 @@ def obtain(cache: Path = CACHE) -> Program:
     if found := shutil.which("toxiproxy-server"):
         return Program(Path(found).resolve(), _run([found, "--version"], {}, seconds=20).split()[-1], "PATH")
     kept = cache.absolute() / f"toxiproxy-{VERSION}" / "toxiproxy-server"
-    if not kept.exists():
-        _build(kept)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with (kept.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of those who want it at the same time one builds
+        if not kept.exists():
+            _build(kept)
     return Program(kept, VERSION, "build")
 
 
 def _build(kept: Path) -> None:
     """Everything happens in a folder of its own; only the finished program is moved into its place."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="build-", dir=kept.parent, ignore_cleanup_errors=True) as folder:
         reasons: list[str] = []

@@ -60,26 +60,35 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`jobs` Poisson arrivals over `seconds`; every twentieth is sent twice on purpose. 0 seconds: all at once."""
+    """`jobs` Poisson arrivals over `seconds`; every twentieth is sent twice on purpose. 0 seconds: all at once.
+
+    With `bursts` they come in so many crowds instead, evenly spread. `keyed=False` is a client that forgets its key.
+    """
 
     jobs: int = 400
     seconds: float = 30.0
     mix: tuple[tuple[str, int], ...] = tuple(MIX.items())
     sleep_seconds: tuple[float, float] = (0.5, 3.0)
+    bursts: int = 0
+    keyed: bool = True
 
     def arrivals(self, seed: int, sink_url: str) -> list[Arrival]:
         """The same seed gives the same jobs at the same times."""
         rng = random.Random(seed)
-        times = sorted(rng.uniform(0, self.seconds) for _ in range(self.jobs))
+        times = sorted(self._when(rng) for _ in range(self.jobs))
         types = rng.choices([name for name, _ in self.mix], [weight for _, weight in self.mix], k=self.jobs)
         return [
             Arrival(at, kind, self._payload(kind, n, rng, sink_url), f"s{seed}-{n}", twice=n % 20 == 7)
             for n, (at, kind) in enumerate(zip(times, types, strict=True))
         ]
 
+    def _when(self, rng: random.Random) -> float:
+        at = rng.uniform(0, self.seconds)
+        return at if not self.bursts else int(at / self.seconds * self.bursts) * self.seconds / self.bursts
+
     def _payload(self, kind: str, number: int, rng: random.Random, sink_url: str) -> dict[str, Any]:
         match kind:
-            case "SLEEP":
+            case "SLEEP" | "BLOCK":
                 return {"seconds": round(rng.uniform(*self.sleep_seconds), 3)}
             case "FLAKY":
                 return {"failures": rng.choice((1, 1, 2))}
@@ -101,15 +110,17 @@ class Workload:
             for number, arrival in enumerate(self.arrivals(target.seed, target.sink_url)):
                 intended_ns = started_ns + round(arrival.at * SECOND)
                 await asyncio.sleep(max(0.0, (intended_ns - time.monotonic_ns()) / SECOND))
-                client = Client(number, http, target.recorder, stop)
+                client = Client(number, http, target.recorder, stop, keyed=self.keyed)
                 group.create_task(client.see_accepted(arrival, intended_ns))
 
 
 class Client:
     """Sends one job until it is accepted; after an unknown outcome it goes on as a new process, as Jepsen's do."""
 
-    def __init__(self, number: int, http: httpx.AsyncClient, recorder: Recorder, stop: asyncio.Event) -> None:
-        self._number, self._http, self._recorder, self._stop = number, http, recorder, stop
+    def __init__(
+        self, number: int, http: httpx.AsyncClient, recorder: Recorder, stop: asyncio.Event, *, keyed: bool
+    ) -> None:
+        self._number, self._http, self._recorder, self._stop, self._keyed = number, http, recorder, stop, keyed
         self._incarnation = 1
         self._rng = random.Random(number)
 
@@ -126,9 +137,12 @@ class Client:
     async def _submit(self, arrival: Arrival, intended_ns: int) -> bool:
         """Whether there is nothing more to try: accepted, or refused for good."""
         process = f"client-{self._number}.{self._incarnation}"
-        op = self._recorder.invoke(process, "submit", {**arrival.body(), "intended_ns": intended_ns})
+        body = arrival.body()
+        op = self._recorder.invoke(process, "submit", {**body, "intended_ns": intended_ns})
+        if not self._keyed:
+            del body["idempotency_key"]
         try:
-            answer = await self._http.post("/jobs", json=arrival.body())
+            answer = await self._http.post("/jobs", json=body)
             body = answer.json()
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             self._recorder.fail(op, type(error).__name__)

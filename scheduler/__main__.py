@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -49,6 +49,7 @@ def api() -> None:
 
     _configure("api")
     runtime.load_jobs(settings.load())
+    _arm("api")
     _run(runtime.run_api(settings.load()))
 
 
@@ -59,6 +60,7 @@ def worker() -> None:
 
     _configure(f"worker[{os.getpid()}]")
     runtime.load_jobs(settings.load())
+    _arm("worker")
     _run(runtime.run_worker(settings.load()))
     if any(thread.name.startswith("job_") for thread in threading.enumerate()):
         # A plain handler outlived the grace period; its job is released, and no thread can be cancelled.
@@ -223,6 +225,14 @@ def _configure(process: str) -> None:
     telemetry.configure(process, config.log_level, config.log_format)
     for warning in settings.unknown_variables():
         telemetry.emit("unknown_setting", 30, reason=warning)
+
+
+def _arm(role: Literal["api", "worker"]) -> None:
+    """Only a process that is to be broken on purpose loads what breaks it."""
+    if texts := settings.load().crash_points:
+        from scheduler.testing import points
+
+        points.arm(texts, role)
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

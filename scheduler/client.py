@@ -47,7 +47,7 @@ async def submit(
     """
     if run_at is not None and run_at.tzinfo is None:
         raise InvalidJob("run_at", "must carry a time zone")
-    text = _encode(payload)
+    text = encode_payload(payload)
     job_id = uuid.UUID(bytes=_ids.take(1, time.time_ns(), os.urandom(8))[0])
     fingerprint = hashlib.blake2b(f"{type}\0{text}".encode(), digest_size=16).digest() if idempotency_key else None
     cursor = await conn.execute(
@@ -80,7 +80,8 @@ async def _existing(conn: psycopg.AsyncConnection[Any], key: str, fingerprint: b
     return str(row[0])
 
 
-def _encode(payload: dict[str, Any]) -> str:
+def encode_payload(payload: dict[str, Any]) -> str:
+    """JSON text that PostgreSQL can store. Raises InvalidJob."""
     if not isinstance(payload, dict):
         raise InvalidJob("payload", f"must be a JSON object, not {payload.__class__.__name__}")
     try:

@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     max_payload_bytes: int = Field(1 << 20, ge=1_024)
     max_request_bytes: int = Field(64 << 20, ge=1_024)
     smtp_url: str | None = None
+    crash_points: Words = ()
     log_format: str = Field("text", pattern="^(text|json)$")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 

@@ -1,22 +1,23 @@
-"""Real stores: started once a session; a fresh database (cloned from a migrated one) and stream for each test."""
+"""Real stores: started once a session; a fresh database (cloned from a migrated one) and stream for each test.
+
+Most of it is the plugin that users get.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from scheduler.embedded import Stores, embedded
 from scheduler.storage.postgres import Postgres
-from scheduler.storage.store import Store, migrate
+from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
-from tests.cluster import Cluster
+from scheduler.testing import StoreUrls
+from tests.cluster import ROOT, Cluster
 
-_numbers = itertools.count()
+pytest_plugins = ["scheduler.testing.fixtures"]
 
 
 @pytest.fixture(scope="session")
@@ -25,47 +26,28 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
         yield both
 
 
-def _admin(stores: Stores) -> psycopg.Connection[tuple[object, ...]]:
-    return psycopg.connect(stores.postgres.url, autocommit=True, connect_timeout=5)
-
-
-def _database_url(stores: Stores, name: str) -> str:
-    return stores.postgres.url.rsplit("/", 1)[0] + "/" + name
+@pytest.fixture(scope="session")
+def scheduler_stores(stores: Stores) -> StoreUrls:
+    """Never the servers that the environment names: these tests wipe Redis."""
+    return StoreUrls(stores.postgres.url, stores.redis.url)
 
 
 @pytest.fixture(scope="session")
-def template(stores: Stores) -> str:
-    """A database with the schema and nothing else."""
-    with _admin(stores) as connection:
-        connection.execute("CREATE DATABASE template_scheduler")
-
-    async def make() -> None:
-        postgres = Postgres(_database_url(stores, "template_scheduler"), size=1, deadline_seconds=30, name="tests")
-        await migrate(postgres)
-        await postgres.close()
-
-    asyncio.run(make())
-    return "template_scheduler"
+def template(scheduler_template: str) -> str:
+    return scheduler_template
 
 
 @pytest.fixture
-def database_url(stores: Stores, template: str) -> Iterator[str]:
-    name = f"test_{next(_numbers)}"
-    with _admin(stores) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
-        yield _database_url(stores, name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+def database_url(scheduler_stack: Cluster) -> str:
+    return scheduler_stack.database_url
 
 
 @pytest.fixture
-def cluster(stores: Stores, database_url: str, tmp_path: Path) -> Iterator[Cluster]:
-    own = Cluster(database_url, stores.redis.url, tmp_path)
-    try:
-        yield own
-    finally:
-        own.stop()
-        with own.redis() as client:
-            client.flushall()
+def cluster(scheduler_stack: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """A stack whose processes find handlers beside the tests and in the test's own folder."""
+    for folder in (ROOT / "tests", tmp_path):
+        monkeypatch.syspath_prepend(folder)
+    return scheduler_stack
 
 
 @pytest.fixture

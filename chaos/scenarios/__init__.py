@@ -6,12 +6,13 @@ from difflib import get_close_matches
 
 from chaos.errors import UsageError
 from chaos.scenario import Scenario
-from chaos.scenarios import chance, demo, load, postgres, redis, workers
+from chaos.scenarios import api, chance, demo, load, points, postgres, redis, workers
 
 SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario for family in (workers, redis, postgres, load) for scenario in family.SCENARIOS
+    scenario.name: scenario for family in (workers, redis, postgres, api, load) for scenario in family.SCENARIOS
 }
-UNLISTED = {scenario.name: scenario for scenario in (demo.DEMO, chance.RANDOM)}
+POINTS: dict[str, Scenario] = {scenario.name: scenario for scenario in points.SCENARIOS}
+UNLISTED = {scenario.name: scenario for scenario in (demo.DEMO, chance.RANDOM, chance.GENERATED, *points.SCENARIOS)}
 
 
 def find(name: str) -> Scenario:

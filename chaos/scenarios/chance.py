@@ -53,3 +53,15 @@ RANDOM = Scenario(
     guards=Guards(faults=3),
     drain_seconds=120.0,
 )
+
+# What a property test generates: the schedule comes from outside, and may hold nothing at all.
+GENERATED = Scenario(
+    name="generated",
+    claim="every promise holds under faults that a property test made up",
+    plan=draw,
+    seconds=12.0,
+    jobs=200,
+    steady_seconds=0.0,
+    guards=Guards(faults=0, overlap=False),
+    drain_seconds=90.0,
+)

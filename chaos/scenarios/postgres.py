@@ -6,6 +6,7 @@ import random
 
 from chaos.history import Guards, Planned
 from chaos.scenario import Scenario, both, rounds
+from chaos.workload import Workload
 
 
 def _restarted(rng: random.Random, seconds: float) -> list[Planned]:
@@ -28,6 +29,9 @@ SCENARIOS = (
         claim="a crash of PostgreSQL loses no accepted job and overwrites no final status",
         plan=_restarted,
         seconds=20.0,
+        # In crowds, with nothing submitted between them: no insert's flush carries what was settled to the disk.
+        load=lambda jobs, seconds: Workload(jobs, seconds, bursts=4),
+        sample_seconds=0.05,
         guards=Guards(faults=2),
         drain_seconds=90.0,
     ),

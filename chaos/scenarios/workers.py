@@ -35,6 +35,7 @@ def _terminated(rng: random.Random, seconds: float) -> list[Planned]:
 
 # Mostly long jobs, so that a crash finds company: what the poison would take to the dead letters with it.
 POISONED = (("SLEEP", 40), ("NOOP", 10), ("FAIL", 2), ("CRASH", 2))
+BLOCKING = (("NOOP", 9), ("BLOCK", 1))
 
 SCENARIOS = (
     Scenario(
@@ -69,5 +70,15 @@ SCENARIOS = (
         guards=Guards(faults=2, overlap=False, redelivery=True),
         drain_seconds=120.0,
         supervised=True,
+    ),
+    Scenario(
+        name="worker-blocked",
+        claim="a body that blocks its worker's event loop for longer than the lease runs once",
+        plan=nothing,  # the blocking bodies are the faults
+        seconds=20.0,
+        load=lambda jobs, seconds: Workload(jobs, 0.75 * seconds, BLOCKING, sleep_seconds=(6.0, 8.0)),
+        jobs=80,
+        guards=Guards(faults=2, overlap=False),
+        drain_seconds=120.0,
     ),
 )

@@ -18,7 +18,7 @@ from scheduler.telemetry import count, emit
 
 BATCH = 1_000
 PERIOD_SECONDS = 0.2
-DLQ_PERIOD_SECONDS = 2.0
+DLQ_PERIOD_SECONDS, SECOND_LOOK_SECONDS = 2.0, 0.5
 
 
 class Reconciler(Service):
@@ -36,7 +36,7 @@ class Reconciler(Service):
             return PERIOD_SECONDS
         if time.monotonic() >= self._dlq_at:
             await self._reconcile_dlq()
-            self._dlq_at = time.monotonic() + DLQ_PERIOD_SECONDS
+            self._dlq_at = time.monotonic() + (SECOND_LOOK_SECONDS if self._dlq_differs else DLQ_PERIOD_SECONDS)
         found = await self._reconcile_jobs()
         return 0.0 if found == BATCH else PERIOD_SECONDS
 
@@ -61,4 +61,5 @@ class Reconciler(Service):
         stale = [job_id for job_id in on_stream if job_id and job_id not in recorded]
         await self._stream.dead_letter(missing)
         await self._stream.exhume(stale)
+        self._dlq_differs = False
         emit("dlq_reconciled", added=len(missing), removed=len(stale))

@@ -107,12 +107,13 @@ class Stream:
             batch = job_ids[at : at + MAX_IDS_A_CALL]
             count("published", await self._script("publish", [self.stream], [b"".join(batch)]))
 
-    async def schedule(self, due: Iterable[tuple[bytes, float]]) -> None:
-        """Note when jobs are due again; `due` holds (id, epoch ms)."""
+    async def schedule(self, due: Iterable[tuple[bytes, float]]) -> int:
+        """Note when jobs are due again; `due` holds (id, epoch ms). Returns how many there were."""
         scores: dict[Any, float] = dict(due)
         if scores:
             async with translated():
                 await self._redis.zadd(self.retry, scores)
+        return len(scores)
 
     async def promote(self, now_ms: float, limit: int = 100) -> int:
         return int(await self._script("promote", [self.retry, self.stream], [f"{now_ms:.0f}", limit]))

@@ -49,6 +49,10 @@ class Story:
         answer = {"id": job, "status": "PENDING"} if kind == "ok" else value
         return self._pair("client", "submit", value, kind, answer, at, at + 0.01)
 
+    def refused(self, job: str, *, at: float) -> Story:
+        value = {"type": "NOOP", "payload": {}, "idempotency_key": f"key-{job}"}
+        return self._pair("client", "submit", value, "fail", None, at, at, error="429 backlog full")
+
     def start(self, job: str, attempt: int = 1, *, at: float, pid: int = A, job_type: str = "NOOP") -> Story:
         return self._effect(job, attempt, "start", at, pid, job_type)
 
@@ -97,7 +101,7 @@ class Story:
         self.stores = msgspec.structs.replace(self.stores, dlq=list(jobs))
         return self
 
-    def left(self, **counts: int | None) -> Story:
+    def left(self, **counts: int | list[int] | None) -> Story:
         self.stores = msgspec.structs.replace(self.stores, **counts)
         return self
 
@@ -125,11 +129,21 @@ class Story:
         self.effects.append(Effect(job, attempt, event, _ns(at), pid, job_type))
         return self
 
-    def _pair(self, process: str, f: str, value: Any, kind: Kind, answer: Any, begun: float, done: float) -> Story:
+    def _pair(
+        self,
+        process: str,
+        f: str,
+        value: Any,
+        kind: Kind,
+        answer: Any,
+        begun: float,
+        done: float,
+        error: str = "timeout",
+    ) -> Story:
         op, self._ops = self._ops, self._ops + 1
-        error = None if kind == "ok" else "timeout"
+        told = None if kind == "ok" else error
         self.history.append(Operation(2 * op, op, process, "invoke", f, value, _ns(begun)))
-        self.history.append(Operation(2 * op + 1, op, process, kind, f, answer, _ns(done), error))
+        self.history.append(Operation(2 * op + 1, op, process, kind, f, answer, _ns(done), told))
         return self
 
 

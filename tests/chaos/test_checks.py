@@ -108,6 +108,18 @@ VALID: dict[str, Callable[[], Story]] = {
     "a restart that queued behind a backlog": lambda: (
         crashed_late().sample(at=8.5, stream=500, pending=100).sample(at=19, stream=300, pending=100)
     ),
+    "a dead letter written in the millisecond after its job was FAILED": lambda: mutate(
+        spent().left(dlq_ms=[1_000]), finished_at="1970-01-01T00:00:01.0009Z"
+    ),
+    "a job whose worker got SIGTERM and then SIGKILL has lost an attempt": lambda: (
+        Story()
+        .submit("j")
+        .start("j", at=1, pid=A)
+        .fault("term", "worker-1", at=2, pid=A)
+        .fault("kill", "worker-1", at=2.5, pid=A, heal=4)
+        .ran("j", 2, at=6, pid=B)
+        .final("j", attempt=2)
+    ),
     "cancelled before it ran": lambda: Story().submit("j").final("j", "CANCELLED", 0),
 }
 
@@ -237,6 +249,28 @@ INVALID: list[tuple[str, Judge, Callable[[], Story]]] = [
             .final("j", "FAILED", 4)
         ),
     ),
+    (
+        "a job given back at SIGTERM with an attempt less",
+        retries.release,
+        lambda: (
+            Story()
+            .submit("j")
+            .start("j", at=1, pid=A)
+            .fault("term", "worker-1", at=2, pid=A, heal=4)
+            .ran("j", 2, at=2.2, pid=B)
+            .final("j", attempt=2)
+        ),
+    ),
+    (
+        "a fifth crash of a poison job whose attempts were never counted",
+        retries.retry_bound,
+        lambda: crashes_uncounted(),  # noqa: PLW0108
+    ),
+    (
+        "a dead letter written before its job was FAILED",
+        checks.dlq_exact,
+        lambda: mutate(spent().left(dlq_ms=[999]), finished_at="1970-01-01T00:00:01Z"),
+    ),
     ("FAILED, but no dead letter", checks.dlq_exact, lambda: spent().letters()),
     ("a dead letter twice", checks.dlq_exact, lambda: spent().letters("j", "j")),
     ("a dead letter of a job that is COMPLETED", checks.dlq_exact, lambda: Story().done("j").letters("j")),
@@ -325,6 +359,13 @@ def uncounted() -> Story:
     return story.final("j", "PENDING", 0)
 
 
+def crashes_uncounted() -> Story:
+    story = Story().submit("j", "CRASH")
+    for number in range(5):
+        story.start("j", 1, at=1 + 6 * number, pid=A + number, job_type="CRASH")
+    return story.final("j", "PENDING", 0, type="CRASH")
+
+
 def early(waited: float, failures: int) -> Story:
     """`failures` attempts fail on schedule but the last one is retried `waited` seconds after its error."""
     story, at = Story().submit("j"), 1.0
@@ -339,6 +380,15 @@ def mutate(story: Story, **changes: object) -> Story:
 
     story.finals = [msgspec.structs.replace(story.finals[0], **changes), *story.finals[1:]]
     return story
+
+
+def test_blocking_bodies_and_refusals_count_as_faults_that_a_run_survived() -> None:
+    story = Story().done("k").submit("j", "BLOCK").start("j", at=1, job_type="BLOCK").end("j", at=8, job_type="BLOCK")
+    for number, at in enumerate((2.0, 2.5, 3.2, 9.0)):
+        story.refused(f"r{number}", at=at)
+    windows = [(each.fault, each.target) for each in story.run.windows]
+    assert windows == [("block", "worker"), ("overload", "api"), ("overload", "api")]
+    assert story.run.fault_count == 3
 
 
 @pytest.mark.parametrize("name", VALID)

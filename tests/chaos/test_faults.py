@@ -57,6 +57,9 @@ class OneLink:
     def await_busy(self, process: str, seconds: float) -> bool:
         return True
 
+    def await_point(self, process: str, point: str, seconds: float) -> int | None:
+        return None
+
 
 @pytest.fixture
 def world(toxiproxy: Toxiproxy, valkey: redis.Redis, valkey_port: int) -> OneLink:

@@ -1,0 +1,38 @@
+"""What becomes of jobs when the API dies, and when it is asked for more than the backlog may hold."""
+
+from __future__ import annotations
+
+import random
+
+from chaos.history import Guards, Planned
+from chaos.scenario import Scenario, nothing, rounds
+from chaos.workload import Workload
+
+
+def _killed(rng: random.Random, seconds: float) -> list[Planned]:
+    """Kill the API under load again and again: what was not answered is sent again, with its key."""
+    return [Planned(at + rng.uniform(0, 1), "kill", "api", 0.5) for at in rounds(seconds, 5.0)]
+
+
+SCENARIOS = (
+    Scenario(
+        name="api-killed",
+        claim="a submit that the API's death left unanswered is one job however often it is sent again",
+        plan=_killed,
+        seconds=20.0,
+        load=lambda jobs, seconds: Workload(jobs, seconds, bursts=40),
+        jobs=1_200,
+        guards=Guards(faults=3),
+    ),
+    Scenario(
+        name="overload",
+        claim="what the backlog cannot hold is refused with 429, and nothing that was accepted is dropped",
+        plan=nothing,  # the bursts are the faults
+        seconds=20.0,
+        load=lambda jobs, seconds: Workload(jobs, seconds, (("SLEEP", 1),), sleep_seconds=(0.2, 0.6), bursts=5),
+        jobs=1_000,
+        concurrency=5,
+        environment={"SCHEDULER_MAX_BACKLOG": "20"},
+        guards=Guards(faults=3, overlap=False),
+    ),
+)

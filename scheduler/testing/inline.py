@@ -1,0 +1,97 @@
+"""Handlers run in the test's own process: one attempt through the worker's executor, with no store and no waiting."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+import scheduler.samples  # noqa: F401  (registers the built-in types)
+from scheduler import settings
+from scheduler.client import encode_payload
+from scheduler.errors import InvalidJob, UnknownType
+from scheduler.executor import Executor
+from scheduler.jobs.job import ClaimedJob, IdSequence, id_bytes, id_text
+from scheduler.jobs.lifecycle import Status, apply
+from scheduler.jobs.registry import Handler, handlers
+
+MOST_SNOOZES = 100
+_ids = IdSequence()
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptOutcome:
+    """The job as one attempt would leave it: after a retry or a snooze PENDING, with a delay.
+
+    `attempt` is what the job would show: a snooze gives it back. `result` has been through JSON.
+    """
+
+    status: Status
+    attempt: int
+    result: Any = None
+    error: str | None = None
+    delay_seconds: float | None = None
+
+
+async def run_inline(
+    what: str | Callable[..., Any],
+    payload: dict[str, Any],
+    *,
+    attempt: int = 1,
+    max_attempts: int = 4,
+    timeout_seconds: float | None = None,
+    job_id: str | None = None,
+) -> AttemptOutcome:
+    """Run one attempt of a type, or of a handler function, as a worker would; delays by SCHEDULER_BACKOFF_….
+
+    Raises UnknownType, and InvalidJob for what the API would refuse; whatever the handler raises becomes the outcome.
+    """
+    handler, text = _handler(what), encode_payload(payload)
+    if not 1 <= attempt <= max_attempts:
+        raise InvalidJob("attempt", f"must lie between 1 and max_attempts ({max_attempts}), not {attempt}")
+    if (raw := id_bytes(job_id or _new_id())) is None:
+        raise InvalidJob("job_id", f"must be a uuid, not {job_id!r}")
+    job = ClaimedJob(raw, 1, handler.type, attempt, max_attempts, timeout_seconds, text.encode(), 0.0)
+    executor = Executor(settings.load().retry, threads=1, rng=random.Random(0))
+    try:
+        outcome = await executor.run(job, handler)
+    finally:
+        executor.close()
+    result = None if outcome.result is None else msgspec.json.decode(outcome.result)
+    after = apply(Status.PROCESSING, attempt, outcome.transition)
+    return AttemptOutcome(*after, result, outcome.error, outcome.delay_seconds)
+
+
+async def run_to_end(
+    what: str | Callable[..., Any], payload: dict[str, Any], *, max_attempts: int = 4
+) -> list[AttemptOutcome]:
+    """Run attempts of one job until it is final, without waiting in between. Returns their outcomes in order."""
+    outcomes: list[AttemptOutcome] = []
+    job_id, attempt = _new_id(), 1
+    while not outcomes or not outcomes[-1].status.is_final:
+        if len(outcomes) == max_attempts + MOST_SNOOZES:
+            raise AssertionError(f"{what} is not final after {len(outcomes)} runs; does it snooze for ever?")
+        outcomes.append(await run_inline(what, payload, attempt=attempt, max_attempts=max_attempts, job_id=job_id))
+        attempt = outcomes[-1].attempt + 1
+    return outcomes
+
+
+def _new_id() -> str:
+    return id_text(_ids.take(1, time.time_ns(), os.urandom(8))[0])
+
+
+def _handler(what: str | Callable[..., Any]) -> Handler:
+    if isinstance(what, str):
+        if handler := handlers.get(what):
+            return handler
+        error = UnknownType("type", what, handlers)
+        error.add_note("A test imports the module that registers its handler.")
+        raise error
+    known = (handler for type in handlers if (handler := handlers.get(type)) and handler.function is what)
+    return next(known, None) or Handler(what.__qualname__, what, inspect.iscoroutinefunction(what))

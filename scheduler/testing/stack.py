@@ -1,0 +1,201 @@
+"""A throw-away stack: a database, a stream, and on them API and workers as the real processes that they are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import redis
+
+from scheduler.client import Client
+from scheduler.embedded import ServerFailed, free_port, launch
+from scheduler.errors import ConfigurationError, nearest
+from scheduler.settings import PREFIX, Settings
+from scheduler.testing.waiting import eventually
+
+START_SECONDS, STOP_SECONDS = 30.0, 10.0
+LOG_TAIL = 5_000
+WITHHELD = ("PG", "LC_", "LANG")  # `launch` does not hand these on; a handler gets what its test has
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUrls:
+    """The servers that stacks are made on."""
+
+    database_url: str
+    redis_url: str
+
+
+@dataclass(slots=True)
+class Stack:
+    """`settings` are fields of Settings, for every process started later; those given at a start take precedence.
+
+    Processes work in the test's folder, import what the test can import, and die with it (on Linux, however it dies).
+    """
+
+    database_url: str
+    redis_url: str
+    folder: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+    stream: str = field(default_factory=lambda: f"test_{uuid.uuid4().hex[:12]}")
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    url: str = ""
+
+    def environment(self, **settings: Any) -> dict[str, str]:
+        """The variables of a process on this stack, such as a `scheduler` command that the test runs itself."""
+        own = {"database_url": self.database_url, "redis_url": self.redis_url, "stream": self.stream}
+        given = {_field(name): value for each in (own, self.settings, settings) for name, value in each.items()}
+        clean = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}
+        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+        return {**clean, "PYTHONPATH": path, **{PREFIX + name.upper(): _text(given[name]) for name in given}}
+
+    def start(self, command: str, **settings: Any) -> subprocess.Popen[bytes]:
+        """Start `scheduler COMMAND`, and wait for nothing."""
+        wanted = self.environment(**settings)
+        gone = {"LC_ALL", *os.environ} - set(wanted)
+        changed = [name for name in wanted if wanted[name] != os.environ.get(name) or name.startswith(WITHHELD)]
+        words = [*(f"-u{name}" for name in gone), *(f"{name}={wanted[name]}" for name in changed)]
+        # `launch` knows neither folder nor variables: a shell and env, which become the process, give it both.
+        shell = ["/bin/sh", "-c", 'cd "$0" && exec env "$@"', str(Path.cwd()), *words]
+        log = self.folder / f"{command}-{len(self.processes)}.log"
+        process = launch([*shell, sys.executable, "-m", "scheduler", command], log=log, dies_by=signal.SIGKILL)
+        self.processes.append(process)
+        return process
+
+    async def api(self, **settings: Any) -> str:
+        """Start an API process and wait until it is ready. Returns its URL, which also becomes `url`."""
+        port = settings.setdefault("port", free_port())
+        process = self.start("api", **settings)
+        self.url = f"http://127.0.0.1:{port}"
+
+        async def is_ready() -> bool:
+            self._check(process)
+            with suppress(httpx.TransportError):
+                return (await http.get(f"{self.url}/readyz")).is_success
+            return False
+
+        async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
+            await eventually(is_ready, within=START_SECONDS, of="a ready API")
+        return self.url
+
+    async def worker(self, **settings: Any) -> subprocess.Popen[bytes]:
+        """Start a worker and wait until it is registered, or has died at a crash point. Raises ServerFailed."""
+        process = self.start("worker", **settings)
+        name = f"{socket.gethostname()}:{process.pid}"
+        armed = "SCHEDULER_CRASH_POINTS" in self.environment(**settings)
+
+        def is_registered() -> bool:
+            crashed = armed and process.poll() == -signal.SIGKILL
+            if not crashed:
+                self._check(process)
+            return crashed or bool(self.rows("SELECT FROM scheduler.workers WHERE name = %s", name))
+
+        await eventually(is_registered, within=START_SECONDS, of="a registered worker")
+        return process
+
+    def client(self, **options: Any) -> Client:
+        """A client of the API that was started last, as an async context manager."""
+        if not self.url:
+            raise ConfigurationError("this stack has no API yet; `await stack.api()` starts one")
+        return Client(self.url, **options)
+
+    async def drained(self, within: float = 30.0) -> None:
+        """Wait until every job is final and nothing in Redis could run one again."""
+
+        def left() -> dict[str, int]:
+            lengths = {"unfinished": self.unfinished(), **self.redis_lengths()}
+            return {name: length for name, length in lengths.items() if length and name != "dlq"}
+
+        await eventually(left, within=within, every=0.1, of="a drained stack", until=lambda found: not found)
+
+    def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """The rows of one query on this stack's database; the tables are scheduler.jobs, .attempts, .workers."""
+        with psycopg.connect(self.database_url, autocommit=True, connect_timeout=5) as connection:
+            return connection.execute(query.encode(), parameters or None).fetchall()
+
+    def unfinished(self) -> int:
+        return int(self.rows("SELECT count(*) FROM scheduler.jobs WHERE finished_at IS NULL")[0][0])
+
+    def redis(self) -> redis.Redis:
+        return redis.Redis.from_url(self.redis_url, socket_timeout=5)
+
+    def redis_lengths(self) -> dict[str, int]:
+        """Entries on the stream, pending ones, ids in the retry ZSET, dead letters."""
+        with self.redis() as client:
+            groups: Any = client.xinfo_groups(self.stream) if client.exists(self.stream) else []
+            return {
+                "stream": int(client.xlen(self.stream)),
+                "pending": sum(int(group["pending"]) for group in groups),
+                "retry": int(client.zcard(f"{{{self.stream}}}:retry")),
+                "dlq": int(client.xlen(f"{self.stream}:dlq")),
+            }
+
+    def log(self) -> str:
+        """What all processes wrote."""
+        return "\n".join(f"-- {path.stem}\n{path.read_text()}" for path in sorted(self.folder.glob("*.log")))
+
+    def stop(self) -> None:
+        """End every process, a stopped one too, and delete this stack's keys in Redis."""
+        living = [process for process in self.processes if process.poll() is None]
+        for process in living:
+            process.terminate()
+            process.send_signal(signal.SIGCONT)
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in living:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.01, deadline - time.monotonic()))
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)  # what its handlers started, too
+                process.wait(STOP_SECONDS)
+        with self.redis() as client:
+            for key in client.scan_iter(f"*{self.stream}*", count=1_000):
+                client.delete(key)
+
+    def _check(self, process: subprocess.Popen[bytes]) -> None:
+        """Raises ServerFailed with the end of its log when it has ended."""
+        if process.poll() is not None:
+            [log] = self.folder.glob(f"*-{self.processes.index(process)}.log")
+            text = log.read_text(errors="replace")[-LOG_TAIL:]
+            raise ServerFailed(f"{log.stem} ended with {process.returncode}; {log} ends with:\n{text}")
+
+
+async def run_through_crash(
+    stack: Stack, point: str, type: str, payload: dict[str, Any], *, within: float = 30.0, **options: Any
+) -> dict[str, Any]:
+    """Run a job whose worker is killed at `point`, one of HANDLER_POINTS; another worker does the rest.
+
+    Returns the job as `Client.get` does, once nothing is left that could run it again. Leases last 2 s here, unless
+    `stack.settings` says otherwise; `options` are those of `Client.submit`.
+    """
+    lease = stack.environment().get("SCHEDULER_LEASE_SECONDS", 2)
+    if not stack.url:
+        await stack.api()
+    doomed = await stack.worker(crash_points=f"{point}:kill", lease_seconds=lease)
+    async with stack.client() as client:
+        job = await client.submit(type, payload, **options)
+        await eventually(lambda: doomed.poll() is not None, within=within, of=f"the death of a worker at {point}")
+        await stack.worker(lease_seconds=lease)
+        await stack.drained(within)
+        return await client.get(job["id"])
+
+
+def _field(name: str) -> str:
+    if (folded := name.lower()) in Settings.model_fields:
+        return folded
+    hint = nearest(name, Settings.model_fields)
+    raise ConfigurationError(f"{name!r} is not a setting" + (f"; did you mean {hint!r}?" if hint else ""))
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

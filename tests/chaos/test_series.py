@@ -1,0 +1,102 @@
+"""Several runs at a time: crash points on the healthy build, and broken builds that must be caught.
+
+A sample of `chaos points` and `chaos controls`, whole runs on real servers; the commands themselves run all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chaos.controls import CONTROLS, HARMLESS, find
+from chaos.lanes import Ended, Trial, run_all
+from chaos.proof import Controls, Tried
+from chaos.scenarios import SCENARIOS, UNLISTED
+
+pytestmark = [pytest.mark.chaos, pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]
+
+LANES, POINTS_SEED = 3, 7  # a seed that no control is run at
+SAMPLED_POINTS = (
+    "kill@worker.after-read-1",
+    "kill@worker.after-claim-2",
+    "kill@worker.handler-end-2",
+    "kill@worker.after-settle-1",
+    "pause@worker.handler-start-2",
+    "reply_lost@worker.after-claim-1",
+    "kill@api.after-commit-1",
+    "kill@promoter.after-move-1",
+    "kill@rescuer.after-rescue-2",
+)
+SAMPLED_CONTROLS = ("no-status-guard", "submit-keyless", "retry-due-lost", "overload-dropped")
+
+
+class Heard:
+    """What a series told."""
+
+    def __init__(self, runs: Path) -> None:
+        self.points_wanted = [Trial(name, seed=POINTS_SEED, runs=str(runs)) for name in SAMPLED_POINTS]
+        self.points: dict[str, Ended] = {}
+        self.controls = Controls([find(name) for name in SAMPLED_CONTROLS], first_seed=1, runs_dir=str(runs))
+
+    def tell(self, ended: Ended) -> list[Trial]:
+        if (
+            ended.trial.scenario in SAMPLED_POINTS
+            and ended.trial.scenario not in self.points
+            and not ended.trial.control
+        ):
+            self.points[ended.trial.scenario] = ended
+            return []
+        return self.controls.hear(ended)
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory: pytest.TempPathFactory) -> Heard:
+    runs = tmp_path_factory.mktemp("series")
+    found = Heard(runs)
+    run_all([*found.points_wanted, *found.controls.trials()], LANES, found.tell)
+    return found
+
+
+@pytest.mark.parametrize("name", SAMPLED_POINTS)
+def test_nothing_is_lost_where_a_process_dies_stops_or_loses_a_reply(heard: Heard, name: str) -> None:
+    ended = heard.points[name]
+    assert (ended.verdict, ended.invalid, ended.error) == ("valid", (), None), ended.path
+    assert ended.faults >= 1
+
+
+@pytest.mark.parametrize("name", SAMPLED_CONTROLS)
+def test_a_broken_build_is_caught_by_each_of_its_checks(heard: Heard, name: str) -> None:
+    assert heard.controls.tried[name].missed == []
+
+
+def test_the_healthy_build_is_valid_under_the_schedules_that_caught_the_broken_ones(heard: Heard) -> None:
+    assert len(heard.controls.healthy) >= len(SAMPLED_CONTROLS)
+    assert [(e.trial, e.verdict, e.invalid) for e in heard.controls.healthy if e.verdict != "valid"] == []
+
+
+def test_every_control_names_a_scenario_and_is_bounded() -> None:
+    for control in (*CONTROLS.values(), *HARMLESS.values()):
+        assert control.scenario in SCENARIOS | UNLISTED
+        assert 1 <= control.runs <= 5
+    assert len(CONTROLS) >= 12
+    assert all(control.breaks for control in CONTROLS.values())
+
+
+def test_a_control_that_is_not_caught_is_said_so_and_fails_the_series() -> None:
+    series = Controls([find("no-fence"), find("noack")], first_seed=1, runs_dir="runs")
+    first, harmless = series.trials()
+    assert [more.seed for more in series.hear(Ended(first, "valid", "runs/x"))] == [2, 1]
+    assert series.hear(Ended(Trial("worker-paused", 2, "no-fence"), "invalid", "runs/x", None, ("terminal",)))
+    assert not series.hear(Ended(Trial("worker-paused", 3, "no-fence"), "unknown", "runs/x"))[1:]
+    assert "NOT caught by fencing" in series.tried["no-fence"].result
+    series.hear(Ended(harmless, "invalid", "runs/x", None, ("at-least-once",)))
+    assert series.tried["noack"].result == "broke at-least-once"
+    assert not series.as_expected
+
+
+def test_a_run_without_a_verdict_is_no_catch() -> None:
+    tried = Tried(find("no-fence"))
+    tried.hear(Ended(Trial("worker-paused", 1, "no-fence"), "the harness failed", error="no port"))
+    assert not tried.as_expected
+    assert "no port" in tried.result
