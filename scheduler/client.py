@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import re
@@ -15,11 +14,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+import msgspec
 import psycopg
 
 from scheduler import settings
 from scheduler.errors import InvalidJob, KeyReused, RequestRefused, StoreUnavailable
-from scheduler.jobs.job import IdSequence
+from scheduler.jobs.job import IdSequence, fingerprint
 from scheduler.storage.store import QUERIES
 
 _ids = IdSequence()
@@ -43,13 +43,22 @@ async def submit(
 
     It is published within a second of the commit. Returns the job's id; with a key that exists already, the id of
     that key's job. Raises InvalidJob for a payload that is no JSON object PostgreSQL can store, and KeyReused when
-    the key belongs to a job of another type or payload.
+    the key belongs to a job of another type, payload or options.
     """
     if run_at is not None and run_at.tzinfo is None:
         raise InvalidJob("run_at", "must carry a time zone")
-    text = encode_payload(payload)
+    if idempotency_key == "":
+        raise InvalidJob("idempotency_key", "must not be empty; leave it out, or send None")
+    text, due = encode_payload(payload), run_at.timestamp() if run_at else None
     job_id = uuid.UUID(bytes=_ids.take(1, time.time_ns(), os.urandom(8))[0])
-    fingerprint = hashlib.blake2b(f"{type}\0{text}".encode(), digest_size=16).digest() if idempotency_key else None
+    print_ = fingerprint(
+        type,
+        msgspec.json.decode(text),
+        delay_seconds=delay_seconds,
+        run_at=due,
+        max_attempts=max_attempts,
+        timeout_seconds=timeout_seconds,
+    )
     cursor = await conn.execute(
         QUERIES["submit"],
         {
@@ -58,24 +67,24 @@ async def submit(
             "payload": text,
             "max_attempts": max_attempts or settings.load().max_attempts,
             "timeout": timeout_seconds,
-            "run_at": run_at.timestamp() if run_at else None,
+            "run_at": due,
             "delay": delay_seconds,
             "key": idempotency_key,
-            "fingerprint": fingerprint,
+            "fingerprint": print_ if idempotency_key else None,
         },
     )
     if cursor.rowcount or idempotency_key is None:
         return str(job_id)
-    return await _existing(conn, idempotency_key, fingerprint)
+    return await _existing(conn, idempotency_key, print_)
 
 
-async def _existing(conn: psycopg.AsyncConnection[Any], key: str, fingerprint: bytes | None) -> str:
+async def _existing(conn: psycopg.AsyncConnection[Any], key: str, print_: bytes) -> str:
     cursor = conn.cursor(row_factory=psycopg.rows.tuple_row)
     await cursor.execute(QUERIES["accepted"], {"ids": [], "keys": [key]})
     row = await cursor.fetchone()
     if row is None:
         raise StoreUnavailable("PostgreSQL", f"the job of key {key!r} is being submitted by an older snapshot's rival")
-    if bytes(row[2] or b"") != fingerprint:
+    if bytes(row[2] or b"") != print_:
         raise KeyReused(key, str(row[0]))
     return str(row[0])
 

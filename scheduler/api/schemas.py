@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from msgspec import Meta, Raw, Struct
 from pydantic import BaseModel, ConfigDict, Field
 
 from scheduler.errors import InvalidJob, PayloadTooLarge, nearest
-from scheduler.jobs.job import NewJob
+from scheduler.jobs.job import NewJob, fingerprint
 
 MAX_DEPTH = 100
 MAX_BATCH_JOBS = 10_000
@@ -48,7 +47,6 @@ class BatchBody(Struct, forbid_unknown_fields=True):
 _decode_job = msgspec.json.Decoder(JobBody).decode
 _decode_batch = msgspec.json.Decoder(BatchBody).decode
 _decode_payload = msgspec.json.Decoder(dict[str, Any]).decode
-_canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
 def read_job(body: bytes) -> JobBody:
@@ -131,16 +129,28 @@ def new_job(
     key = _key(body.idempotency_key, header_key, prefix)
     if body.delay_seconds is not None and body.run_at is not None:
         raise InvalidJob(prefix + "run_at", "give delay_seconds or run_at, not both")
+    run_at = None if body.run_at is None else _epoch(body.run_at, prefix + "run_at")
     return NewJob(
         id=job_id,
         type=body.type,
         payload=payload,
         max_attempts=body.max_attempts or max_attempts,
         delay_seconds=body.delay_seconds,
-        run_at=None if body.run_at is None else _epoch(body.run_at, prefix + "run_at"),
+        run_at=run_at,
         timeout_seconds=body.timeout_seconds,
         idempotency_key=key,
-        fingerprint=_fingerprint(body, decoded) if key else None,
+        fingerprint=_fingerprint(body, decoded, run_at) if key else None,
+    )
+
+
+def _fingerprint(body: JobBody, payload: dict[str, Any], run_at: float | None) -> bytes:
+    return fingerprint(
+        body.type,
+        payload,
+        delay_seconds=body.delay_seconds,
+        run_at=run_at,
+        max_attempts=body.max_attempts,
+        timeout_seconds=body.timeout_seconds,
     )
 
 
@@ -174,12 +184,6 @@ def _epoch(moment: datetime, field: str) -> float:
     if seconds > datetime.now(UTC).timestamp() + 10 * ONE_YEAR_SECONDS:
         raise InvalidJob(field, "lies more than ten years ahead")
     return max(seconds, 0.0)
-
-
-def _fingerprint(body: JobBody, payload: dict[str, Any]) -> bytes:
-    """Equal for equal requests, whatever the order and spacing of their JSON."""
-    what = (body.type, payload, body.delay_seconds, body.run_at, body.max_attempts, body.timeout_seconds)
-    return hashlib.blake2b(_canonical(what), digest_size=16).digest()
 
 
 def _children(value: Any) -> list[Any]:

@@ -23,8 +23,8 @@ BEATS_A_LEASE = 5
 
 
 class Heartbeat:
-    """`on_cancelled` hears the ids of cancelled jobs, `on_lapse` that the lease had run out before it was renewed;
-    both are called in the heartbeat's thread.
+    """`on_cancelled` hears the ids of cancelled jobs, `on_lapse` that the lease had run out before it was renewed, or
+    that a beat went unanswered, and with it what it may have told; both are called in the heartbeat's thread.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Heartbeat:
         self._on_cancelled, self._on_lapse = on_cancelled, on_lapse
         self._steady_since: float | None = None
         self._renewed_at = 0.0
+        self._missed = False
         self._registered = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat")
@@ -80,6 +81,7 @@ class Heartbeat:
             try:
                 await self._renew(store)
             except StoreUnavailable as error:
+                self._missed = True
                 emit("heartbeat_missed", logging.WARNING, reason=error)
             except Exception:
                 logger.exception("heartbeat_failed")
@@ -100,7 +102,9 @@ class Heartbeat:
             self._steady_since = asked
             if self._registered.is_set():
                 emit("lease_lapsed", logging.WARNING, worker=self.worker_text)
-                self._on_lapse()
+        if self._registered.is_set() and (self._missed or not unbroken):
+            self._on_lapse()
+        self._missed = False
         self._renewed_at = asked
         self._registered.set()
         if cancelled:

@@ -124,7 +124,8 @@ class Postgres:
             watchdog = loop.call_at(until, _sever, connection)
             yield connection
             healthy = True
-        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
+        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, psycopg.Rollback) as error:
+            # A bare Rollback gets here when the link broke while it was being carried out.
             count("store_errors")
             healthy = isinstance(error, _HARMLESS)
             reason = f"no answer in {deadline} s" if loop.time() >= until else _first_line(error)

@@ -24,13 +24,14 @@ SELECT id, idempotency_key, fingerprint, status FROM scheduler.jobs
 WHERE id = ANY(%(ids)s::uuid[]) OR idempotency_key = ANY(%(keys)s::text[])
 
 -- claim: PENDING -> PROCESSING for one live worker; exactly one winner a job, never before run_at. A job that this
--- worker holds already is one whose earlier claim lost its reply: it is taken up with a new fence, no attempt spent
+-- worker holds already is one whose earlier claim lost its reply: it is taken up with a new fence, no attempt spent, and
+-- whatever its lease says: refused, the worker would go on holding a job that it does not have in hand
 UPDATE scheduler.jobs
 SET attempt = attempt + CASE status WHEN 'PENDING' THEN 1 ELSE 0 END,
     status = 'PROCESSING', fence = fence + 1, worker_id = %(worker)s, started_at = now()
 WHERE id = ANY(%(ids)s::uuid[])
-  AND (status = 'PENDING' AND run_at <= now() OR status = 'PROCESSING' AND worker_id = %(worker)s)
-  AND EXISTS (SELECT FROM scheduler.workers w WHERE w.id = %(worker)s AND w.expires_at > now())
+  AND (status = 'PROCESSING' AND worker_id = %(worker)s OR status = 'PENDING' AND run_at <= now()
+       AND EXISTS (SELECT FROM scheduler.workers w WHERE w.id = %(worker)s AND w.expires_at > now()))
 RETURNING id, fence, type, attempt, max_attempts, timeout_seconds, payload,
           extract(epoch FROM now() - run_at)::float8, crashes
 
@@ -87,7 +88,7 @@ WITH settled AS (
 SELECT id, status, error, type, (extract(epoch FROM now()) * 1000 + 1000)::float8 FROM settled
 
 -- settled_as: what a job's row says now, to tell a lost lease from a lost reply
-SELECT id, fence, status FROM scheduler.jobs WHERE id = ANY(%(ids)s::uuid[])
+SELECT id, fence, status, error FROM scheduler.jobs WHERE id = ANY(%(ids)s::uuid[])
 
 -- not_held: which of these jobs a worker does not hold any more
 SELECT w.id FROM unnest(%(ids)s::uuid[]) AS w(id) LEFT JOIN scheduler.jobs j USING (id)
@@ -105,8 +106,12 @@ WITH before AS MATERIALIZED (
 )
 SELECT unbroken, cancelled FROM before
 
--- deregister: a worker that has released everything leaves
-DELETE FROM scheduler.workers WHERE id = %(id)s
+-- deregister: a worker leaves; what it holds without knowing, as a claim's reply was lost, goes back unburned
+WITH gone AS (
+    DELETE FROM scheduler.workers WHERE id = %(id)s
+)
+UPDATE scheduler.jobs SET status = 'PENDING', attempt = attempt - 1, reconcile_at = '-infinity'
+WHERE finished_at IS NULL AND status = 'PROCESSING' AND worker_id = %(id)s
 
 -- workers: who is alive, and what they can run
 SELECT id, name, types, counters, extract(epoch FROM now() - started_at)::float8 FROM scheduler.workers
@@ -126,8 +131,11 @@ WITH dead AS (
         run_at = CASE WHEN attempt < max_attempts THEN now() ELSE run_at END,
         reconcile_at = CASE WHEN attempt < max_attempts THEN '-infinity' ELSE reconcile_at END,
         crashes = crashes + 1, error = 'the worker died: its lease ran out during attempt ' || attempt
-    WHERE finished_at IS NULL AND status = 'PROCESSING'
-      AND NOT EXISTS (SELECT FROM scheduler.workers w WHERE w.id = j.worker_id AND w.expires_at > now())
+    FROM (SELECT h.id AS held, h.fence AS held_fence FROM scheduler.jobs h
+          WHERE h.finished_at IS NULL AND h.status = 'PROCESSING'
+            AND NOT EXISTS (SELECT FROM scheduler.workers w WHERE w.id = h.worker_id AND w.expires_at > now())) orphan
+    -- Fenced: whoever waits for the row's lock sees the row anew, but not the workers.
+    WHERE j.id = held AND j.fence = held_fence AND j.status = 'PROCESSING'
     RETURNING id, fence, status, attempt, type, error, worker_id, started_at
 ), recorded AS (
     INSERT INTO scheduler.attempts (job_id, fence, attempt, worker_id, started_at, error)
@@ -217,7 +225,7 @@ FROM numbered n WHERE j.id = n.job_id AND j.status = 'FAILED'
 RETURNING j.id
 
 -- purge: delete dead letters and their jobs for good
-DELETE FROM scheduler.jobs j USING scheduler.dead_letters d WHERE d.job_id = j.id AND j.id = ANY(%(ids)s::uuid[]) RETURNING j.id
+DELETE FROM scheduler.jobs j USING scheduler.dead_letters d WHERE d.job_id = j.id AND j.id = ANY(%(ids)s::uuid[]) AND j.status = 'FAILED' RETURNING j.id
 
 -- backlog: unfinished jobs, counted no further than a limit
 SELECT count(*) FROM (SELECT FROM scheduler.jobs WHERE finished_at IS NULL LIMIT %(limit)s) AS counted

@@ -154,8 +154,8 @@ class Store:
     async def _too_late(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Of outcomes that changed no row, those that came too late; the others were settled by a lost reply."""
         rows = await self._rows("settled_as", ids=Ids(o.job.id for o in outcomes))
-        now = {row[0]: (row[1], row[2]) for row in rows}
-        return [o for o in outcomes if now.get(o.job.id) != (o.job.fence, RULES[o.transition].target.value)]
+        now = {row[0]: row[1:] for row in rows}
+        return [o for o in outcomes if now.get(o.job.id) != (o.job.fence, RULES[o.transition].target.value, o.error)]
 
     # -- living and dying
 

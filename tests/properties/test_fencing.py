@@ -88,7 +88,7 @@ class Fencing(RuleBasedStateMachine):
         won = {job.id: job for job in self.do(self.store.claim(self.lives[n], list(self.model)))}
         for job_id, job in self.model.items():
             held = job.status is Status.PROCESSING and job.holder == n
-            if n in self.dead or not (held or job.status is Status.PENDING):
+            if not (held or (job.status is Status.PENDING and n not in self.dead)):
                 assert job_id not in won
                 continue
             if not held:

@@ -82,6 +82,28 @@ async def test_repeating_a_claim_whose_reply_was_lost_keeps_the_attempt_and_outd
     assert await store.complete([Outcome.complete(again, None)]) == []
 
 
+async def test_a_claim_is_repeated_though_the_lease_lapsed_meanwhile_but_nothing_new_is_claimed(store: Store) -> None:
+    worker = await live_worker(store)
+    [held, fresh] = await submitted(store, 2)
+    await store.claim(worker, [held])  # and its reply is lost
+    await expire(store, worker)  # PostgreSQL was away; the reader is back before the heartbeat
+    again = await store.claim(worker, [held, fresh])
+    assert [(job.id, job.fence, job.attempt) for job in again] == [(held, 2, 1)]
+
+
+async def test_a_worker_that_leaves_gives_back_what_it_does_not_know_it_holds_unburned(store: Store) -> None:
+    leaving, other = await live_worker(store), await live_worker(store)
+    [job_id] = await submitted(store)
+    await store.claim(leaving, [job_id])  # and its reply is lost
+    kept = await running(store, other)
+    await store.deregister(leaving)
+    assert await value(store, "status, attempt, crashes", job_id) == ("PENDING", 0, 0)
+    assert await value(store, "status", kept.id) == "PROCESSING"
+    assert (await store.overlooked(60, 10))[0] == [job_id]
+    [again] = await store.claim(other, [job_id])
+    assert (again.fence, again.attempt) == (2, 1)
+
+
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "CANCELLED"])
 async def test_a_final_job_is_never_claimed_again_not_even_by_the_worker_that_had_it(store: Store, status: str) -> None:
     worker = await live_worker(store)
@@ -264,7 +286,7 @@ async def test_a_rescue_gives_back_the_jobs_of_dead_and_vanished_workers_only(st
     kept, lapsed_job, gone_job = [await running(store, worker) for worker in (alive, lapsed, gone)]
     [waiting] = await submitted(store)
     await expire(store, lapsed)
-    await store.deregister(gone)
+    await store.postgres.fetch(f"DELETE FROM scheduler.workers WHERE id = '{gone.hex()}'::uuid")
     assert await store.any_dead()
     rescued = await store.rescue()
     assert {(job.id, job.status) for job in rescued} == {(lapsed_job.id, "PENDING"), (gone_job.id, "PENDING")}
