@@ -156,6 +156,23 @@ def points(
 
 
 @app.command()
+def model(
+    deep: Annotated[bool, typer.Option("--deep", help="Larger bounds too, two minutes more")] = False,
+) -> None:
+    """Explore the protocol state by state: it must hold, and each of its rules must be missed when it is left out.
+
+    Exit 0 when it is so, else 1. See docs/protocol.md.
+    """
+    from chaos.console import model_table
+    from chaos.model import report
+
+    with out.status("exploring"):
+        rows = report(deep=deep)
+    out.print(model_table(rows))
+    raise typer.Exit(0 if all(row.as_expected for row in rows) else 1)
+
+
+@app.command()
 def prove(
     rounds: Annotated[int, typer.Option(min=1, max=1_000, help="Seeds for each scenario")] = 15,
     only: Annotated[str, typer.Option(help="Only scenarios whose name holds this; write nothing")] = "",

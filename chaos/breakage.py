@@ -67,10 +67,7 @@ def no_status_guard() -> None:
             "attempt = least(attempt + 1, max_attempts)",
         ),
         ("SET attempt", "SET finished_at = NULL, attempt"),
-        (
-            "(status = 'PENDING' AND run_at <= now() OR status = 'PROCESSING' AND worker_id = %(worker)s)",
-            "run_at <= now()",
-        ),
+        ("status = 'PROCESSING' AND worker_id = %(worker)s OR status = 'PENDING' AND run_at", "run_at"),
     )
 
 

@@ -22,6 +22,7 @@ from chaos.verdict import Check, Judgement, Verdict
 if TYPE_CHECKING:  # these stand on this module
     from chaos.controls import Control
     from chaos.lanes import Ended
+    from chaos.model.variants import Explored
     from chaos.proof import Controls
 
 COLOURS: dict[Verdict, str] = {"valid": "green", "unknown": "yellow", "invalid": "red"}
@@ -206,6 +207,18 @@ def control_table(series: Controls) -> Group:
         verdicts.stylize("green" if all(e.verdict == "valid" for e in ends) else "red")
         whole.add_row(scenario, ", ".join(str(e.trial.seed) for e in ends), str(sum(e.faults for e in ends)), verdicts)
     return Group(table, whole)
+
+
+def model_table(rows: Iterable[Explored]) -> Table:
+    """What the explorer found of the protocol and of each variant."""
+    table = Table("protocol", "faults", "attempts", "states", "found", title="the model")
+    for each in rows:
+        case = each.case
+        given = ", ".join(f"{n} {fault}" for fault, n in case.faults._asdict().items() if n) or "none"
+        found = f"breaks {each.violated} in {each.steps} steps" if each.violated else "holds"
+        text = Text(found, style="green" if each.as_expected else "red")
+        table.add_row(case.name, given, str(case.max_attempts), f"{each.states:,}", text)
+    return table
 
 
 def _by_scenario(ends: Iterable[Ended]) -> dict[str, list[Ended]]:
