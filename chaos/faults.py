@@ -187,6 +187,8 @@ def _signal(name: str, number: signal.Signals) -> Callable[[Planned], Fault]:
 
 
 def _point(planned: Planned) -> Fault:
+    if "point" not in planned.arguments:
+        raise UsageError(f"{planned.fault} on {planned.target} has no `point` among its arguments; see `chaos points`")
     return PointFault(planned.fault, planned.target, str(planned.arguments["point"]))
 
 

@@ -135,12 +135,17 @@ def test_a_held_request_executes_at_heal_and_a_dropped_one_never_does(
 
 
 def test_every_link_fault_heals_twice_without_an_error(world: OneLink) -> None:
-    for name in sorted(FAULTS.keys() - {"kill", "pause", "term", "flush"}):
+    for name in sorted(FAULTS.keys() - {"kill", "pause", "term", "flush", "reply_lost"}):
         fault = planned(name)
         fault.inject(world)
         fault.heal(world)
         fault.heal(world)
         assert world.toxiproxy.proxy(LINK).is_healthy, name
+
+
+def test_a_fault_at_a_crash_point_says_that_it_wants_one() -> None:
+    with pytest.raises(UsageError, match="reply_lost on worker-redis has no `point`"):
+        planned("reply_lost")
 
 
 def test_an_unknown_fault_is_answered_with_the_nearest_name() -> None:
@@ -213,11 +218,14 @@ class TestNemesis:
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
             world = OneLink(toxiproxy, valkey, process)
             pause = make_fault(Planned(0, "pause", "worker-1", 1, {"when_busy": True}))
-            assert pause.inject(world) == {"busy": True, "pid": process.pid}
-            assert _state(process.pid) == "T"
-            pause.heal(world)
-            assert _state(process.pid) != "T"
-            process.kill()
+            try:
+                pause.await_moment(world)
+                assert pause.inject(world) == {"pid": process.pid}
+                assert _state(process.pid) == "T"
+                pause.heal(world)
+                assert _state(process.pid) != "T"
+            finally:
+                process.kill()
 
     def test_a_killed_process_is_replaced_at_heal(self, toxiproxy: Toxiproxy, valkey: redis.Redis) -> None:
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
