@@ -8,7 +8,6 @@ is stopped and every temporary folder removed; the children of a harness that wa
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -307,9 +306,8 @@ def launch_python(module: list[str], variables: dict[str, str], log: Path) -> su
     """`python -m module …` with these variables and few others; killed with us, even while SIGSTOP keeps it deaf."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     kept = {key: os.environ[key] for key in KEPT if key in os.environ}
-    words = [f"{key}={value}" for key, value in (kept | {"PYTHONPATH": path} | variables).items()]
-    env = shutil.which("env") or "/usr/bin/env"
-    return launch([env, "-i", *words, sys.executable, "-m", *module], log=log, dies_by=SIGKILL)
+    environment = kept | {"PYTHONPATH": path} | variables
+    return launch([sys.executable, "-m", *module], log=log, dies_by=SIGKILL, environment=environment)
 
 
 def end(processes: Iterable[subprocess.Popen[bytes]]) -> None:

@@ -14,6 +14,7 @@ from scheduler.errors import ConfigurationError, nearest
 from scheduler.jobs.retry import RetryPolicy
 
 PREFIX = "SCHEDULER_"
+OF_TESTS = "TEST_"  # read by scheduler.testing.fixtures, of no meaning to a process
 
 
 def _words(value: Any) -> Any:
@@ -94,5 +95,5 @@ def unknown_variables() -> list[str]:
     return [
         f"{name} is not a setting" + (f"; did you mean {PREFIX}{hint}?" if (hint := nearest(own, known)) else "")
         for name in sorted(os.environ)
-        if name.startswith(PREFIX) and (own := name.removeprefix(PREFIX)) not in known
+        if name.startswith(PREFIX) and not (own := name.removeprefix(PREFIX)).startswith(OF_TESTS) and own not in known
     ]

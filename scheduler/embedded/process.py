@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -66,14 +66,21 @@ def launch(
     log: Path,
     dies_by: signal.Signals = signal.SIGTERM,
     account: Account | None = None,
+    environment: Mapping[str, str] | None = None,
+    folder: str | Path = "/",
 ) -> subprocess.Popen[bytes]:
     """Start a program that gets `dies_by` when this process ends, in a session that Ctrl-C does not reach.
 
-    Only Linux can do the former; elsewhere it outlives a SIGKILL of this process, until the next start.
+    `environment` is all that it sees; None: ours, without what would change how a server behaves. That it ends with us
+    only Linux can see to; elsewhere it outlives a SIGKILL of this process, until the next start.
     """
     ids = f"{account.uid}:{account.gid}" if account else ""
     launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), str(int(dies_by)), ids]
-    foreign = ("PG", "LC_", "LANG")  # would change what the server does
+    if environment is None:
+        foreign = ("PG", "LC_", "LANG")
+        environment = {name: text for name, text in os.environ.items() if not name.startswith(foreign)} | {
+            "LC_ALL": "C"
+        }
     with log.open("ab") as output:
         started = _forker().submit(
             subprocess.Popen,
@@ -82,8 +89,8 @@ def launch(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            cwd="/",
-            env={name: text for name, text in os.environ.items() if not name.startswith(foreign)} | {"LC_ALL": "C"},
+            cwd=folder,
+            env=environment,
         )
         return started.result(timeout=LAUNCH_SECONDS)
 

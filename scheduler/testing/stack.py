@@ -26,7 +26,6 @@ from scheduler.testing.waiting import eventually
 
 START_SECONDS, STOP_SECONDS = 30.0, 10.0
 LOG_TAIL = 5_000
-WITHHELD = ("PG", "LC_", "LANG")  # `launch` does not hand these on; a handler gets what its test has
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +61,13 @@ class Stack:
 
     def start(self, command: str, **settings: Any) -> subprocess.Popen[bytes]:
         """Start `scheduler COMMAND`, and wait for nothing."""
-        wanted = self.environment(**settings)
-        gone = {"LC_ALL", *os.environ} - set(wanted)
-        changed = [name for name in wanted if wanted[name] != os.environ.get(name) or name.startswith(WITHHELD)]
-        words = [*(f"-u{name}" for name in gone), *(f"{name}={wanted[name]}" for name in changed)]
-        # `launch` knows neither folder nor variables: a shell and env, which become the process, give it both.
-        shell = ["/bin/sh", "-c", 'cd "$0" && exec env "$@"', str(Path.cwd()), *words]
-        log = self.folder / f"{command}-{len(self.processes)}.log"
-        process = launch([*shell, sys.executable, "-m", "scheduler", command], log=log, dies_by=signal.SIGKILL)
+        process = launch(
+            [sys.executable, "-m", "scheduler", command],
+            log=self.folder / f"{command}-{len(self.processes)}.log",
+            dies_by=signal.SIGKILL,
+            environment=self.environment(**settings),
+            folder=Path.cwd(),
+        )
         self.processes.append(process)
         return process
 

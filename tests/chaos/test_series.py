@@ -5,7 +5,12 @@ A sample of `chaos points` and `chaos controls`, whole runs on real servers; the
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +18,12 @@ from chaos.controls import CONTROLS, HARMLESS, find
 from chaos.lanes import Ended, Trial, run_all
 from chaos.proof import Controls, Tried
 from chaos.scenarios import SCENARIOS, UNLISTED
+from scheduler.embedded.process import until
+from tests.cluster import ROOT
 
 pytestmark = [pytest.mark.chaos, pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]
 
-LANES, POINTS_SEED = 3, 7  # a seed that no control is run at
+LANES, POINTS_SEED = 2, 7  # a seed that no control is run at
 SAMPLED_POINTS = (
     "kill@worker.after-read-1",
     "kill@worker.after-claim-2",
@@ -73,6 +80,40 @@ def test_a_broken_build_is_caught_by_each_of_its_checks(heard: Heard, name: str)
 def test_the_healthy_build_is_valid_under_the_schedules_that_caught_the_broken_ones(heard: Heard) -> None:
     assert len(heard.controls.healthy) >= len(SAMPLED_CONTROLS)
     assert [(e.trial, e.verdict, e.invalid) for e in heard.controls.healthy if e.verdict != "valid"] == []
+
+
+def test_ctrl_c_ends_every_lane_and_all_that_it_started(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "chaos", "points", "after-claim", "--lanes", "2", "--runs-dir", str(tmp_path)]
+    quiet: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    series = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, **quiet)
+    try:
+        assert until(lambda: len(family(series.pid)) >= 20, 60), "two lanes with stores and workers never came up"
+        started = family(series.pid)
+        series.send_signal(signal.SIGINT)
+        text = series.communicate(timeout=120)[0]
+    finally:
+        series.kill()
+        series.wait(10)
+    assert series.returncode == 130, text
+    assert until(lambda: not started & living(), 10), started & living()
+
+
+def living() -> set[int]:
+    listing = ["ps", "-A", "-o", "pid=,stat="]
+    table = subprocess.run(listing, capture_output=True, text=True, timeout=10, check=True).stdout
+    return {int(pid) for pid, state in map(str.split, table.splitlines()) if not state.startswith("Z")}
+
+
+def family(ancestor: int) -> set[int]:
+    """Everything that a process started, and what that started."""
+    listing = ["ps", "-A", "-o", "pid=,ppid="]
+    table = subprocess.run(listing, capture_output=True, text=True, timeout=10, check=True).stdout
+    parents = {int(pid): int(parent) for pid, parent in map(str.split, table.splitlines())}
+    found, last = {ancestor}, 0
+    while len(found) > last:
+        last = len(found)
+        found |= {pid for pid, parent in parents.items() if parent in found}
+    return found - {ancestor}
 
 
 def test_every_control_names_a_scenario_and_is_bounded() -> None:

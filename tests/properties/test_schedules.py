@@ -55,7 +55,7 @@ def servers() -> Iterator[Servers]:
         yield own
 
 
-@settings(max_examples=300 if LONG else 6, phases=tuple(Phase) if LONG else FEW)
+@settings(max_examples=300 if LONG else 5, phases=tuple(Phase) if LONG else FEW)
 @given(schedule=schedules, seed=st.integers(0, 2**16))
 def test_no_schedule_of_faults_breaks_a_promise(
     servers: Servers, tmp_path: Path, schedule: list[Planned], seed: int
