@@ -117,9 +117,9 @@ def controls(
     Each control has a bounded number of seeded runs to be caught in; the healthy build is run at the same schedules.
     Faults that the design outlives are run too and must lose nothing. Exit 0 when all is as it should be, else 1.
     """
-    from chaos.console import control_list, control_table
     from chaos.controls import CONTROLS, HARMLESS, find
     from chaos.proof import Controls
+    from chaos.tables import control_list, control_table
 
     chosen = [find(name) for name in names or (*CONTROLS, *HARMLESS)]
     if only_list:
@@ -142,9 +142,9 @@ def points(
 
     Exit 0 when every run is valid, 1 when a check is invalid, 3 when a run proved nothing, 4 when the harness failed.
     """
-    from chaos.console import trial_table
     from chaos.lanes import Trial
     from chaos.scenarios import POINTS
+    from chaos.tables import trial_table
 
     ends: list[Ended] = []
     trials = [Trial(name, seed, runs=str(runs_dir)) for name in POINTS if match in name]
@@ -163,8 +163,8 @@ def model(
 
     Exit 0 when it is so, else 1. See docs/protocol.md.
     """
-    from chaos.console import model_table
     from chaos.model import report
+    from chaos.tables import model_table
 
     with out.status("exploring"):
         rows = report(deep=deep)
@@ -185,8 +185,8 @@ def prove(
     About half an hour. Exit 0 when every run is valid and every control caught; what was found is written either way.
     """
     from chaos import register
-    from chaos.console import control_table, trial_table
     from chaos.proof import Campaign
+    from chaos.tables import control_table, trial_table
 
     claims = register.load()
     series = Campaign(claims.attacks, rounds=rounds, only=only, first_seed=seed, runs_dir=str(runs_dir))
@@ -282,8 +282,8 @@ def _judged(name: str, options: Options, control: str | None) -> Verdict:
 
 def _in_lanes(trials: list[Trial], lanes: int, hear: Callable[[Ended], list[Trial] | None]) -> None:
     """Carry out all of them, telling of each end as it comes."""
-    from chaos.console import Count
     from chaos.lanes import run_all
+    from chaos.tables import Count
 
     try:
         with Count(out, len(trials)) as count:

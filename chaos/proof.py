@@ -136,4 +136,5 @@ class Campaign:
 
     @property
     def as_expected(self) -> bool:
-        return not self.troubled and self.controls.as_expected
+        """Whether every promise held, and every control was caught. Runs that proved nothing count for neither."""
+        return all(each.verdict in {"valid", "unknown"} for each in self.ended) and self.controls.as_expected

@@ -26,16 +26,14 @@ from scheduler.embedded import ServerFailed, Stores, embedded
 TEMPLATE = "chaos_template"
 
 
-class Servers:
-    """A context manager; `data_dir` None is a temporary folder, another one keeps its data."""
+class Started:
+    """A context manager: `_start` on entry; however it ends, what was put on `_ended` is undone, newest first."""
 
-    def __init__(self, data_dir: Path | None = None, *, toxiproxy_port: int = 0) -> None:
-        self._data_dir, self._port = data_dir, toxiproxy_port
+    def __init__(self) -> None:
         self._ended = ExitStack()
-        self._numbers = itertools.count(1)
-        self._database: str | None = None
-        self._stores: Stores | None = None
-        self._toxiproxy: Toxiproxy | None = None
+
+    def _start(self) -> None:
+        raise NotImplementedError
 
     def __enter__(self) -> Self:
         try:
@@ -52,6 +50,18 @@ class Servers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.close()
+
+
+class Servers(Started):
+    """`data_dir` None is a temporary folder; another one keeps its data."""
+
+    def __init__(self, data_dir: Path | None = None, *, toxiproxy_port: int = 0) -> None:
+        super().__init__()
+        self._data_dir, self._port = data_dir, toxiproxy_port
+        self._numbers = itertools.count(1)
+        self._database: str | None = None
+        self._stores: Stores | None = None
+        self._toxiproxy: Toxiproxy | None = None
 
     def _start(self) -> None:
         data_dir = self._data_dir or self._temporary()

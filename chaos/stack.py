@@ -13,12 +13,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGTERM, Signals
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -29,7 +27,7 @@ from chaos.faults import LINKS
 from chaos.history import Effect
 from chaos.recorder import Tail
 from chaos.runs import Folder
-from chaos.servers import Servers
+from chaos.servers import Servers, Started
 from chaos.toxiproxy import Toxiproxy
 from scheduler.embedded import Server, ServerFailed, Stores, free_port, launch
 
@@ -54,36 +52,20 @@ class Shape:
     armed: dict[tuple[str, int], str] = field(default_factory=dict)  # (process, n-th start) -> its crash point
 
 
-class Stack:
+class Stack(Started):
     """A context manager: the system is up, and healthy, inside the block. Without `servers` it starts its own."""
 
     def __init__(self, folder: Folder, shape: Shape, servers: Servers | None = None) -> None:
+        super().__init__()
         self.folder, self.shape = folder, shape
         self._shared, self._servers = servers is not None, servers
         self.database_url = ""
         self.api_port = shape.api_port or free_port()
-        self._ended = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._expected_dead: set[str] = set()
         self._ledger = Tail(folder.effects)
         self._open_since: dict[tuple[int, str, int], int] = {}
         self._starts: Counter[str] = Counter()
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except ServerFailed as error:
-            self._ended.close()
-            raise StackFailed(str(error)) from error
-        except BaseException:
-            self._ended.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.close()
 
     @property
     def api_url(self) -> str:

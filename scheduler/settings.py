@@ -53,7 +53,7 @@ class Settings(BaseSettings):
 
     max_backlog: int = Field(1_000_000, ge=1)
     max_payload_bytes: int = Field(1 << 20, ge=1_024)
-    max_request_bytes: int = Field(64 << 20, ge=1_024)
+    max_request_bytes: int = Field(16 << 20, ge=1_024)
     smtp_url: str | None = None
     crash_points: Words = ()
     log_format: str = Field("text", pattern="^(text|json)$")

@@ -7,7 +7,7 @@ the last interleaving; only the table of transitions is the product's own. See *
 from chaos.model.explore import Bounds, Result, explore
 from chaos.model.protocol import Protocol
 from chaos.model.state import Faults
-from chaos.model.variants import BROKEN, DEEP, HARMLESS, HEALTHY, Case, report
+from chaos.model.variants import BROKEN, DEEP, HARMLESS, HEALTHY, Case, Explored, report
 
 __all__ = [
     "BROKEN",
@@ -16,6 +16,7 @@ __all__ = [
     "HEALTHY",
     "Bounds",
     "Case",
+    "Explored",
     "Faults",
     "Protocol",
     "Result",
