@@ -76,7 +76,10 @@ class Workload:
         """The same seed gives the same jobs at the same times."""
         rng = random.Random(seed)
         times = sorted(self._when(rng) for _ in range(self.jobs))
-        types = rng.choices([name for name, _ in self.mix], [weight for _, weight in self.mix], k=self.jobs)
+        names = [name for name, _ in self.mix]
+        types = rng.choices(names, [weight for _, weight in self.mix], k=self.jobs)
+        for at, name in zip(rng.sample(range(self.jobs), min(self.jobs, len(names))), names, strict=False):
+            types[at] = name  # however few jobs there are, each type is among them
         return [
             Arrival(at, kind, self._payload(kind, n, rng, sink_url), f"s{seed}-{n}", twice=n % 20 == 7)
             for n, (at, kind) in enumerate(zip(times, types, strict=True))

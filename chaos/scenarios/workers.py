@@ -35,7 +35,7 @@ def _terminated(rng: random.Random, seconds: float) -> list[Planned]:
 
 # Mostly long jobs, so that a crash finds company: what the poison would take to the dead letters with it.
 POISONED = (("SLEEP", 40), ("NOOP", 10), ("FAIL", 2), ("CRASH", 2))
-BLOCKING = (("NOOP", 9), ("BLOCK", 1))
+BLOCKING = (("NOOP", 5), ("BLOCK", 1))
 
 SCENARIOS = (
     Scenario(
