@@ -251,23 +251,23 @@ class Run:
 
     @cached_property
     def windows(self) -> list[Window]:
-        """The faults that certainly fired, by onset.
-
-        Jobs and clients make some too: CRASH kills its own worker, BLOCK its event loop, a crowd fills the backlog.
-        """
+        """The faults that certainly fired, by onset: those of the schedule, and those that jobs and clients made."""
         injected = [call for call in calls(self.history, process=NEMESIS) if call.begun.f != "heal"]
         heals = [call for call in calls(self.history, "heal", NEMESIS) if call.type == "ok"]
         found = [_window(call, heals) for call in injected if call.type == "ok"]
-        crashes = (each for each in self.effects if each.type == "CRASH" and each.event == "start")
-        found += [Window("crash", "worker", e.pid, e.time_ns, e.time_ns + SECOND, None) for e in crashes]
-        found += [
-            Window("block", "worker", each.pid, each.start_ns, each.start_ns, each.close_ns)
-            for runs in self.executions.values()
-            for each in runs
-            if each.type == "BLOCK"
+        return sorted([*found, *self.own_windows], key=lambda each: each.invoked_ns)
+
+    @cached_property
+    def own_windows(self) -> list[Window]:
+        """What the load did: CRASH kills its own worker, BLOCK its event loop, a crowd fills the backlog."""
+        runs = [each for runs in self.executions.values() for each in runs]
+        crashes = [each for each in runs if each.type == "CRASH"]
+        blocks = [each for each in runs if each.type == "BLOCK"]
+        return [
+            *(Window("crash", "worker", e.pid, e.start_ns, e.start_ns + SECOND, None) for e in crashes),
+            *(Window("block", "worker", e.pid, e.start_ns, e.start_ns, e.close_ns) for e in blocks),
+            *_overloads(self.submits),
         ]
-        found += _overloads(self.submits)
-        return sorted(found, key=lambda each: each.invoked_ns)
 
     @property
     def fault_count(self) -> int:

@@ -47,10 +47,13 @@ TYPES = ("#009E73", "#56B4E9", "#D55E00", "#CC79A7", "#8C6D1F", "#7B3FA0", "#4D4
 FAULTS = {
     "kill": "#E9A4A0",
     "crash": "#E9A4A0",
+    "block": "#A0B1E9",
+    "overload": "#D1E8A0",
     "pause": "#A0B1E9",
     "partition": "#E9DCA0",
     "ack_lost": "#E8C9A0",
     "send_lost": "#E8C9A0",
+    "reply_lost": "#E8C9A0",
     "torn_reply": "#E8C9A0",
     "refuse": "#D9B8E0",
     "reset": "#D9B8E0",

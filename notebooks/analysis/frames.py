@@ -18,11 +18,11 @@ import pandas as pd
 
 from chaos import recovery
 from chaos.errors import RunUnreadable
-from chaos.history import NEMESIS, Call, Final, Manifest, Operation, Run, Sample, calls, logical
+from chaos.history import NEMESIS, Call, Final, Manifest, Operation, Run, Sample, Window, calls, logical
 from chaos.runs import load_judgement, load_run
 from chaos.verdict import Judgement
 
-INSTANT = ("kill", "flush", "crash")
+INSTANT = ("kill", "flush", "crash", "reply_lost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def load(folder: str | Path) -> Frames:
         judgement=_judgement(path),
         span=span,
         phases=phases,
-        faults=fault_table(run.history, clock, span[1]),
+        faults=fault_table(run, clock, span[1]),
         operations=operations,
         jobs=job_table(operations, run.finals, clock, span[1]),
         executions=execution_table(run, clock),
@@ -186,18 +186,21 @@ def phase_table(run: Run, clock: Clock) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=pd.Index(["name", "start_s", "end_s"]))
 
 
-def fault_table(history: list[Operation], clock: Clock, cutoff_s: float) -> pd.DataFrame:
-    """Faults as windows. The onset lies between the call and its return, and so does the healing.
+def fault_table(run: Run, clock: Clock, cutoff_s: float) -> pd.DataFrame:
+    """Faults as windows, those too that jobs and clients made. The onset lies between the call and its return, and so
+    does the healing.
 
     `end_s` is where the band ends: the healing, the onset of an instant fault, or the cutoff of one never
     healed.
     """
     rows: list[dict[str, Any]] = []
-    for call in calls(history, process=NEMESIS):
+    for call in calls(run.history, process=NEMESIS):
         if call.begun.f == "heal":
             _heal(rows, call, clock)
         else:
             rows.append(_fault(call, clock, cutoff_s))
+    rows += [_own(window, clock) for window in run.own_windows]
+    rows.sort(key=lambda row: float(row["onset_from_s"]))
     table = pd.DataFrame(rows, columns=pd.Index(FAULT))
     table.insert(0, "number", np.arange(1, len(table) + 1))
     instant = table["onset_to_s"].where(table["family"].isin(INSTANT), cutoff_s)
@@ -219,6 +222,22 @@ def _fault(call: Call, clock: Clock, cutoff_s: float) -> dict[str, Any]:
         "onset_to_s": clock.mono(call.done.time_ns) if call.done else cutoff_s,
         "heal_from_s": np.nan,
         "heal_to_s": np.nan,
+    }
+
+
+def _own(window: Window, clock: Clock) -> dict[str, Any]:
+    healed = np.nan if window.healed_ns is None else clock.mono(window.healed_ns)
+    return {
+        "fault": window.fault,
+        "target": window.target,
+        "family": window.fault,
+        "label": window.fault,
+        "outcome": "ok",
+        "pid": window.pid,
+        "onset_from_s": clock.mono(window.invoked_ns),
+        "onset_to_s": clock.mono(window.invoked_ns),
+        "heal_from_s": healed,
+        "heal_to_s": healed,
     }
 
 

@@ -81,7 +81,7 @@ def losses(frames: Frames) -> Losses:
     """Unfinished among the accepted. The bound counts faults, because losses cluster in them."""
     accepted = frames.jobs[frames.jobs["outcome"] == "ok"]
     unfinished = int((~accepted["finished"]).sum())
-    faults = int((frames.faults["outcome"] != "fail").sum())
+    faults = frames.record.fault_count
     bound = stats.zero_failure_bound(faults) if unfinished == 0 else math.nan
     return Losses(len(accepted), unfinished, faults, bound, stats.wilson(unfinished, len(accepted)))
 

@@ -22,7 +22,6 @@ from notebooks.analysis.drawing import (
     WIDTH_INCHES,
     Chart,
     duration,
-    fired,
     percent,
     styled,
 )
@@ -59,7 +58,7 @@ def _numbers(frames: Frames) -> Iterable[str]:
     yield f"{len(jobs):,} jobs accepted"
     for status, count in jobs["status"].where(jobs["finished"], "unfinished").value_counts().items():
         yield f"{count:,} {status}"
-    yield f"{len(fired(frames))} faults"
+    yield f"{frames.record.fault_count} faults"
     yield f"{len(frames.orphans)} bodies cut off"
     yield f"{duration(frames.span[1] - frames.span[0])} from start to drained"
 
