@@ -45,7 +45,7 @@ bench: install  ## rates beside the bare stores' limits, medians of 5
 chaos: install  ## every scenario, one after the other
 	@$(BIN)/python -m chaos run --all
 
-prove: install  ## attack every promise many times, run every control, write docs/guarantees.yaml (half an hour)
+prove: install  ## attack every promise many times, run every control, write docs/guarantees.yaml (40 minutes)
 	@$(BIN)/python -m chaos prove --lanes 3
 
 soak: install  ## a long steady load with bounds on every resource

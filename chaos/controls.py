@@ -105,7 +105,7 @@ CONTROLS: dict[str, Control] = {
             "heartbeat-off",
             "one live worker renews its lease every other lease only",
             ("repetition",),
-            "worker-killed",
+            "redis-flushed",
             breakage.heartbeat_off,
             "worker-1",
         ),
