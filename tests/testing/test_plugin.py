@@ -58,7 +58,7 @@ def told(scheduler_stack):
 """,
     "test_shop.py": """
 import signal
-from scheduler.testing import run_through_crash
+from scheduler.testing import eventually, run_through_crash
 
 async def test_a_charge_is_repeated_under_the_same_id_after_a_crash(scheduler_stack, tmp_path):
     ledger = tmp_path / "ledger"
@@ -69,6 +69,7 @@ async def test_a_charge_is_repeated_under_the_same_id_after_a_crash(scheduler_st
 
 async def test_that_fails_with_a_frozen_worker(scheduler_stack):
     worker = await scheduler_stack.worker()
+    await eventually(lambda: "worker_started" in scheduler_stack.log())
     worker.send_signal(signal.SIGSTOP)
     assert False, "on purpose"
 
