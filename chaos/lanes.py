@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import select
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import msgspec
 from rich.console import Console
 
 from chaos.console import Progress
-from chaos.errors import ChaosError, StackFailed
+from chaos.errors import ChaosError
 from chaos.runner import Options, carry_out
 from chaos.runs import RUNS
 from chaos.scenario import Scenario
@@ -28,7 +29,7 @@ from chaos.servers import Servers
 from scheduler import SchedulerError
 
 ROOT = Path(__file__).parent.parent
-STOP_SECONDS = 90.0
+STOP_SECONDS, TRIAL_SECONDS = 90.0, 900.0
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -127,15 +128,19 @@ def run_all(trials: Sequence[Trial], lanes: int, tell: Callable[[Ended], Sequenc
 def _keep_lane(
     wanted: queue.SimpleQueue[Trial | None], ended: queue.SimpleQueue[Ended], stopping: threading.Event
 ) -> None:
-    while not stopping.is_set():
-        with _lane(stopping) as lane:
-            while (trial := wanted.get()) is not None:
-                one = _ask(lane, trial)
-                ended.put(one)
-                if one.path is None:
-                    break  # whatever went wrong, the next run gets a fresh lane
-            else:
-                return
+    try:
+        while not stopping.is_set():
+            with _lane(stopping) as lane:
+                while (trial := wanted.get()) is not None:
+                    one = _ask(lane, trial)
+                    ended.put(one)
+                    if one.path is None:
+                        break  # whatever went wrong, the next run gets a fresh lane
+                else:
+                    return
+    except OSError as error:  # no lane can be started: whoever waits for these ends must hear of it
+        while (trial := wanted.get()) is not None:
+            ended.put(Ended(trial, "the harness failed", error=f"no lane: {error}"))
 
 
 def _ask(lane: subprocess.Popen[bytes], trial: Trial) -> Ended:
@@ -144,8 +149,10 @@ def _ask(lane: subprocess.Popen[bytes], trial: Trial) -> Ended:
     try:
         lane.stdin.write(msgspec.json.encode(trial) + b"\n")
         lane.stdin.flush()
-        answer = lane.stdout.readline()
-        return msgspec.json.decode(answer, type=Ended)
+        if not select.select([lane.stdout], [], [], TRIAL_SECONDS)[0]:
+            lane.terminate()
+            return Ended(trial, "the harness failed", error=f"no end within {TRIAL_SECONDS:g} s; its lane was stopped")
+        return msgspec.json.decode(lane.stdout.readline(), type=Ended)
     except (OSError, msgspec.DecodeError) as error:
         return Ended(trial, "the harness failed", error=f"its lane ended: {error}")
 
@@ -170,9 +177,10 @@ def _lane(stopping: threading.Event) -> Iterator[subprocess.Popen[bytes]]:
         watch.join()
         try:
             lane.communicate(timeout=STOP_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            lane.kill()
-            raise StackFailed(f"a lane did not end within {STOP_SECONDS:g} s and was killed") from error
+        except subprocess.TimeoutExpired:
+            sys.stderr.write(f"a lane did not end within {STOP_SECONDS:g} s and was killed\n")
+            lane.kill()  # what it started ends with it
+            lane.communicate()
 
 
 def _pass_on(lane: subprocess.Popen[bytes], stopping: threading.Event, done: threading.Event) -> None:

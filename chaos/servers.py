@@ -113,5 +113,8 @@ class Servers(Started):
         return self.stores.postgres.url.rpartition("/")[0] + "/" + database
 
     def _execute(self, statement: str) -> None:
-        with psycopg.connect(self.stores.postgres.url, autocommit=True, connect_timeout=5) as connection:
-            connection.execute(statement.encode())
+        try:
+            with psycopg.connect(self.stores.postgres.url, autocommit=True, connect_timeout=5) as connection:
+                connection.execute(statement.encode())
+        except psycopg.Error as error:
+            raise StackFailed(f"{statement}: {str(error).strip()}") from error

@@ -32,11 +32,6 @@ def scheduler_stores(stores: Stores) -> StoreUrls:
     return StoreUrls(stores.postgres.url, stores.redis.url)
 
 
-@pytest.fixture(scope="session")
-def template(scheduler_template: str) -> str:
-    return scheduler_template
-
-
 @pytest.fixture
 def database_url(scheduler_stack: Cluster) -> str:
     return scheduler_stack.database_url

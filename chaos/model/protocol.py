@@ -11,9 +11,6 @@ from scheduler.jobs.lifecycle import Status
 
 
 class Protocol(ApiSteps, WorkerSteps, KeeperSteps, FaultSteps):
-    name = "healthy"
-    does = "the protocol as it is"
-
     def __init__(self, max_attempts: int = 2) -> None:
         self.max_attempts = max_attempts
 

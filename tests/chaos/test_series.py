@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from chaos import lanes
 from chaos.controls import CONTROLS, HARMLESS, find
 from chaos.lanes import Ended, Trial, run_all
 from chaos.proof import Controls, Tried
@@ -96,6 +97,27 @@ def test_ctrl_c_ends_every_lane_and_all_that_it_started(tmp_path: Path) -> None:
         series.wait(10)
     assert series.returncode == 130, text
     assert until(lambda: not started & living(), 10), started & living()
+
+
+def test_a_lane_that_does_not_answer_is_stopped_and_its_trial_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "TRIAL_SECONDS", 0.2)
+    before, ends = family(os.getpid()), list[Ended]()
+    run_all([Trial("calm", runs=str(tmp_path))], 1, ends.append)
+    assert [(each.verdict, each.path) for each in ends] == [("the harness failed", None)]
+    assert "no end within 0.2 s" in str(ends[0].error)
+    assert until(lambda: not (family(os.getpid()) - before) & living(), 10)
+
+
+def test_without_a_lane_every_trial_has_failed_and_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    ends: list[Ended] = []
+    run_all([Trial("calm"), Trial("burst")], 2, ends.append)
+    assert [each.verdict for each in ends] == ["the harness failed"] * 2
+    assert "no-python" in str(ends[0].error)
 
 
 def living() -> set[int]:
