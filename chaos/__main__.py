@@ -19,12 +19,12 @@ import typer
 from rich.console import Console
 
 from chaos.errors import ChaosError, UsageError
-from chaos.verdict import Verdict, compose
+from chaos.record.verdict import Verdict, compose
 from scheduler import SchedulerError
 
 if TYPE_CHECKING:  # a command loads what it needs, so that `--help` is quick
-    from chaos.lanes import Ended, Trial
-    from chaos.runner import Options
+    from chaos.experiment import Options
+    from chaos.series.lanes import Ended, Trial
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 out = Console()
@@ -65,7 +65,7 @@ def run(
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Carry out a scenario on a stack of its own, and judge it."""
-    from chaos.runner import Options
+    from chaos.experiment import Options
     from chaos.scenarios import SCENARIOS, find
 
     if every == (name is not None):
@@ -79,7 +79,7 @@ def run(
 @app.command()
 def random(seed: Seed = 1, jobs: Jobs = None, duration: Duration = None, runs_dir: RunsDir = RUNS) -> None:
     """Faults drawn by lot; the same seed draws the same."""
-    from chaos.runner import Options
+    from chaos.experiment import Options
 
     options = Options(seed=seed, jobs=jobs, seconds=duration, runs=runs_dir)
     raise typer.Exit(EXIT[_judged("random", options, None)])
@@ -88,8 +88,8 @@ def random(seed: Seed = 1, jobs: Jobs = None, duration: Duration = None, runs_di
 @app.command()
 def replay(folder: RunFolder, runs_dir: RunsDir = RUNS) -> None:
     """Repeat a run from its folder: same jobs, same schedule, same control."""
-    from chaos.runner import Options
-    from chaos.runs import load_run
+    from chaos.experiment import Options
+    from chaos.record.runs import load_run
 
     manifest = load_run(folder).manifest
     settings = manifest.settings
@@ -118,10 +118,10 @@ def controls(
     Each control has a bounded number of seeded runs to be caught in; the healthy build is run at the same schedules.
     Faults that the design outlives are run too and must lose nothing. Exit 0 when all is as it should be, else 1.
     """
-    from chaos import register
-    from chaos.controls import CONTROLS, HARMLESS, find
-    from chaos.proof import Controls
-    from chaos.tables import control_list, control_table
+    from chaos.controls.catalogue import CONTROLS, HARMLESS, find
+    from chaos.series import register
+    from chaos.series.campaign import Controls
+    from chaos.series.tables import control_list, control_table
 
     chosen = [find(name) for name in names or (*CONTROLS, *HARMLESS)]
     if only_list:
@@ -146,9 +146,9 @@ def points(
 
     Exit 0 when every run is valid, 1 when a check is invalid, 3 when a run proved nothing, 4 when the harness failed.
     """
-    from chaos.lanes import Trial
     from chaos.scenarios import POINTS
-    from chaos.tables import trial_table
+    from chaos.series.lanes import Trial
+    from chaos.series.tables import trial_table
 
     ends: list[Ended] = []
     trials = [Trial(name, seed, runs=str(runs_dir)) for name in POINTS if match in name]
@@ -168,7 +168,7 @@ def model(
     Exit 0 when it is so, else 1. See docs/protocol.md.
     """
     from chaos.model import report
-    from chaos.tables import model_table
+    from chaos.series.tables import model_table
 
     with out.status("exploring"):
         rows = report(deep=deep)
@@ -188,9 +188,9 @@ def prove(
 
     About forty minutes. Exit 0 when every run is valid and every control caught; what was found is written either way.
     """
-    from chaos import register
-    from chaos.proof import Campaign
-    from chaos.tables import control_table, trial_table
+    from chaos.series import register
+    from chaos.series.campaign import Campaign
+    from chaos.series.tables import control_table, trial_table
 
     claims = register.load()
     series = Campaign(claims.attacks, rounds=rounds, only=only, first_seed=seed, runs_dir=str(runs_dir))
@@ -205,8 +205,8 @@ def prove(
 
 @app.command(hidden=True)
 def lane() -> None:
-    """Carry out the trials that come in on standard input; see chaos/lanes.py."""
-    from chaos.lanes import serve
+    """Carry out the trials that come in on standard input; see chaos/series/lanes.py."""
+    from chaos.series.lanes import serve
 
     serve()
 
@@ -220,9 +220,9 @@ def report(folder: RunFolder) -> None:
 @app.command()
 def verdict(folder: RunFolder) -> None:
     """Judge a recorded run again and print the table."""
-    from chaos.checks import judge
     from chaos.console import verdict_table
-    from chaos.runs import load_run
+    from chaos.judge.checks import judge
+    from chaos.record.runs import load_run
 
     recorded = load_run(folder)
     judgement = judge(recorded)
@@ -233,7 +233,7 @@ def verdict(folder: RunFolder) -> None:
 @app.command()
 def demo(seed: Seed = 1, jobs: Jobs = None, runs_dir: RunsDir = RUNS) -> None:
     """1,000 jobs from Locust, one worker killed, Redis cut for 5 s; judged, with a report."""
-    from chaos.runner import Options
+    from chaos.experiment import Options
     from scheduler.embedded.process import is_free
 
     port = 3000 if is_free(3000) else 0
@@ -255,7 +255,7 @@ def up(
     lab_port: Port = 8888,
 ) -> None:
     """Everything at its usual address until Ctrl-C: API 3000, Locust 8089, Toxiproxy 8474."""
-    from chaos.up import Ports, keep_up
+    from chaos.rack.up import Ports, keep_up
 
     keep_up(workers, Ports(api_port, toxiproxy_port, locust_port, lab_port), data_dir, lab=lab, console=out)
 
@@ -263,8 +263,8 @@ def up(
 def _judged(name: str, options: Options, control: str | None) -> Verdict:
     """Carry out, print the table, and say where the run is."""
     from chaos.console import Progress, verdict_table
-    from chaos.controls import find as find_control
-    from chaos.runner import carry_out
+    from chaos.controls.catalogue import find as find_control
+    from chaos.experiment import carry_out
     from chaos.scenarios import find
 
     scenario = find(name)
@@ -286,8 +286,8 @@ def _judged(name: str, options: Options, control: str | None) -> Verdict:
 
 def _in_lanes(trials: list[Trial], lanes: int, hear: Callable[[Ended], list[Trial] | None]) -> None:
     """Carry out all of them, telling of each end as it comes."""
-    from chaos.lanes import run_all
-    from chaos.tables import Count
+    from chaos.series.lanes import run_all
+    from chaos.series.tables import Count
 
     try:
         with Count(out, len(trials)) as count:
@@ -312,13 +312,12 @@ def _exit_code(ends: list[Ended]) -> int:
 
 def _report(folder: Path) -> Path:
     try:
-        from notebooks.analysis.report import render
+        from chaos.report import render
     except ImportError as error:
         raise ChaosError(
-            f"the report needs the notebooks and their packages ({error}); run from a checkout, "
-            "with pip install -e '.[harness]'"
+            f"the report needs more packages ({error}); pip install 'compact-job-scheduler[harness]'"
         ) from error
-    return Path(render(folder))
+    return render(folder)
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

@@ -13,9 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from chaos.history import Planned, Sample
-from chaos.scenario import Scenario
-from chaos.verdict import Check, Judgement, Verdict
+from chaos.record.history import Planned, Sample
+from chaos.record.verdict import Check, Judgement, Verdict
+from chaos.scenarios.scenario import Scenario
 
 COLOURS: dict[Verdict, str] = {"valid": "green", "unknown": "yellow", "invalid": "red"}
 NAMED = 10

@@ -5,8 +5,8 @@ from scheduler import job, submit, Client, Discard, Snooze
 
 from scheduler.client import Client, submit
 from scheduler.errors import Discard, SchedulerError, Snooze
-from scheduler.executor import JobContext
 from scheduler.jobs.registry import job
+from scheduler.worker.executor import JobContext
 
 __version__ = "0.1.0"
 __all__ = ["Client", "Discard", "JobContext", "SchedulerError", "Snooze", "job", "submit"]

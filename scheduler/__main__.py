@@ -14,9 +14,10 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from scheduler import __version__, settings, telemetry
+from scheduler import __version__, settings
 from scheduler.client import Client
 from scheduler.errors import ConfigurationError, SchedulerError
+from scheduler.facts import telemetry
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 dlq = typer.Typer(no_args_is_help=True, help="Look after dead letters.")

@@ -7,9 +7,7 @@ import gc
 import importlib
 import logging
 import os
-import random
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -18,25 +16,22 @@ from pathlib import Path
 
 import scheduler.samples  # noqa: F401  (registers the built-in types)
 from scheduler.errors import ConfigurationError, StoreUnavailable
-from scheduler.executor import Executor
-from scheduler.jobs.job import IdSequence, Outcome
+from scheduler.facts.telemetry import emit
+from scheduler.jobs.job import IdSequence
 from scheduler.jobs.registry import handlers
-from scheduler.services.heartbeat import Heartbeat
-from scheduler.services.promoter import Promoter
-from scheduler.services.pruner import Pruner
-from scheduler.services.reconciler import Reconciler
-from scheduler.services.rescuer import Rescuer
-from scheduler.services.service import Service, pause
-from scheduler.services.worker import Hands, Reader, Settler, Slots
+from scheduler.keepers.promoter import Promoter
+from scheduler.keepers.pruner import Pruner
+from scheduler.keepers.reconciler import Reconciler
+from scheduler.keepers.rescuer import Rescuer
+from scheduler.service import pause
 from scheduler.settings import Settings
 from scheduler.storage.postgres import Postgres
 from scheduler.storage.store import Store, migrate
 from scheduler.storage.stream import Stream
-from scheduler.telemetry import emit
+from scheduler.worker.worker import Worker
 
 WORKER_CONNECTIONS = 6
 API_CONNECTIONS = 12
-LAST_FLUSH_SECONDS = 5.0
 
 
 def load_jobs(settings: Settings) -> None:
@@ -119,114 +114,15 @@ async def run_worker(settings: Settings) -> None:
         async with open_stores(settings, "worker", WORKER_CONNECTIONS) as (store, stream):
             await wait_for_stores(store, stream, stop)
             if not stop.is_set():
-                await Drainable(settings, worker, store, stream).run(stop)
-
-
-class Drainable:
-    """A worker that stops in order: quiet (read no more), drain (finish what runs), release (hand back the rest)."""
-
-    def __init__(self, settings: Settings, worker: bytes, store: Store, stream: Stream) -> None:
-        self._settings, self._worker, self._store, self._stream = settings, worker, store, stream
-        self.hands = Hands(settings.concurrency)
-        self.executor = Executor(settings.retry, threads=min(settings.concurrency, 500), rng=random.Random())
-        self.slots = Slots(self.executor, handlers, self.hands)
-        self.reader = Reader(worker, store, stream, self.hands, self.slots)
-        self.settler = Settler(store, stream, self.hands, self.slots, settings.unhandled_seconds)
-        self._loop = asyncio.get_running_loop()
-        self.heartbeat = Heartbeat(
-            settings.require_stores()[0],
-            worker,
-            name=f"{socket.gethostname()}:{os.getpid()}",
-            lease_seconds=settings.lease_seconds,
-            types=sorted(handlers),
-            on_cancelled=lambda ids: self._call(self._mark_cancelled, ids),
-            on_lapse=lambda: self._call(self._check_claims),
-        )
-        self._checks: set[asyncio.Task[None]] = set()
-
-    async def run(self, stop: asyncio.Event) -> None:
-        settings = self._settings
-        finish = asyncio.Event()
-        keepers: list[Service] = [
-            self.settler,
-            Promoter(self._store, self._stream),
-            Reconciler(self._store, self._stream),
-            Rescuer(self._store, self._stream, self.heartbeat, settings.lease_seconds),
-            Pruner(self._store, self._stream, settings.retention_seconds),
-        ]
-        self.heartbeat.start()
-        try:
-            if not await self.heartbeat.registered(stop):
-                return
-            emit("worker_started", worker=self.heartbeat.worker_text, concurrency=settings.concurrency)
-            tune_collector()
-            async with asyncio.TaskGroup() as group:
-                loops = [group.create_task(service.run(finish), name=service.name) for service in keepers]
-                slots = [group.create_task(self.slots.run()) for _ in range(settings.concurrency)]
-                reading = group.create_task(self.reader.run(stop), name="reader")
-                await stop.wait()
-                await self._drain(reading, slots)
-                finish.set()
-                await asyncio.wait(loops)
-            await self._leave()
-        finally:
-            self.executor.close()
-            await self.heartbeat.stop()
-            emit("worker_stopped", worker=self.heartbeat.worker_text)
-
-    async def _drain(self, reading: asyncio.Task[None], slots: list[asyncio.Task[None]]) -> None:
-        hands, until = self.hands, time.monotonic() + self._settings.grace_seconds
-        emit("worker_draining", running=len(self.executor.running), queued=len(hands.queue))
-        self.reader.quiet.set()
-        self._release_queued()
-        await asyncio.wait([reading], timeout=LAST_FLUSH_SECONDS)
-        reading.cancel()
-        self._release_queued()
-        while self.executor.running and time.monotonic() < until:
-            await asyncio.sleep(0.02)
-        for context in self.executor.running.values():
-            context.cancelled = True
-        for slot in slots:
-            slot.cancel()
-        await asyncio.wait(slots, timeout=LAST_FLUSH_SECONDS)
-        last = time.monotonic() + LAST_FLUSH_SECONDS
-        while (hands.unsettled or self.slots.unhandled) and time.monotonic() < last:
-            await asyncio.sleep(0.01)
-
-    def _release_queued(self) -> None:
-        while self.hands.queue:
-            self.hands.finished(Outcome.release(self.hands.queue.popleft()))
-
-    async def _leave(self) -> None:
-        """Give back what was delivered, end the lease. Out of reach of the stores, the lease runs out by itself."""
-        try:
-            await self.reader.give_back()
-            await self.heartbeat.stop()
-            await self._store.deregister(self._worker)
-            await self._stream.forget(self.heartbeat.worker_text)
-        except StoreUnavailable as error:
-            emit("left_unregistered", logging.WARNING, reason=error)
-
-    def _call(self, function: object, *arguments: object) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]
-
-    def _mark_cancelled(self, job_ids: list[bytes]) -> None:
-        for job_id in job_ids:
-            if context := self.executor.running.get(job_id):
-                context.cancelled = True
-
-    def _check_claims(self) -> None:
-        """The lease had lapsed: tell the handlers whose job another worker may have by now."""
-        task = self._loop.create_task(self._tell_overtaken())
-        self._checks.add(task)
-        task.add_done_callback(self._checks.discard)
-
-    async def _tell_overtaken(self) -> None:
-        try:
-            self._mark_cancelled(await self._store.not_held(self._worker, list(self.executor.running)))
-        except StoreUnavailable as error:
-            emit("claims_unchecked", logging.WARNING, reason=error)
+                tune_collector()
+                own = Worker(settings, worker, store, stream)
+                keepers = [
+                    Promoter(store, stream),
+                    Reconciler(store, stream),
+                    Rescuer(store, stream, own.heartbeat, settings.lease_seconds),
+                    Pruner(store, stream, settings.retention_seconds),
+                ]
+                await own.run(stop, keepers)
 
 
 async def run_api(settings: Settings) -> None:

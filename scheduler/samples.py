@@ -14,8 +14,8 @@ import httpx
 
 from scheduler import settings
 from scheduler.errors import Discard
-from scheduler.executor import JobContext
 from scheduler.jobs.registry import job
+from scheduler.worker.executor import JobContext
 
 _HTTP_SECONDS = 10.0
 

@@ -17,11 +17,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from scheduler.embedded import embedded
+from scheduler.embedded import ServerFailed, embedded
 from scheduler.embedded.process import LAUNCHER, is_free
-from scheduler.errors import ConfigurationError
+from scheduler.errors import ConfigurationError, SchedulerError
+from scheduler.facts.telemetry import emit
 from scheduler.settings import Settings
-from scheduler.telemetry import emit
 
 POLL_SECONDS = 0.1
 FIRST_WAIT, LONGEST_WAIT, HEALTHY_SECONDS = 0.2, 10.0, 10.0
@@ -131,7 +131,11 @@ def _stores(settings: Settings) -> Iterator[dict[str, str]]:
         yield {}
         return
     emit("starting_stores", folder=settings.data_dir.resolve())
-    with embedded(settings.data_dir) as stores:
+    with ExitStack() as stack:
+        try:
+            stores = stack.enter_context(embedded(settings.data_dir))
+        except ServerFailed as error:
+            raise SchedulerError(str(error)) from error
         yield {"SCHEDULER_DATABASE_URL": stores.postgres.url, "SCHEDULER_REDIS_URL": stores.redis.url}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from chaos.errors import UsageError
-from chaos.scenario import Scenario
 from chaos.scenarios import api, chance, demo, load, points, postgres, redis, workers
+from chaos.scenarios.scenario import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario for family in (workers, redis, postgres, api, load) for scenario in family.SCENARIOS

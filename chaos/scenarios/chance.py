@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from chaos.faults import LINKS
-from chaos.history import Guards, Planned
-from chaos.scenario import Scenario
+from chaos.faults.fault import LINKS
+from chaos.record.history import Guards, Planned
+from chaos.scenarios.scenario import Scenario
 
 LINK_FAULTS = ("partition.hold", "partition.drop", "ack_lost", "ack_lost.close", "send_lost", "refuse", "reset")
 GAP_SECONDS = (1.0, 4.0)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.errors import ChaosError
-from chaos.history import Guards, Planned
-from chaos.scenario import Scenario, both
-from chaos.workload import Target
+from chaos.load.load import Target
+from chaos.record.history import Guards, Planned
+from chaos.scenarios.scenario import Scenario, both
 
 ROOT = Path(__file__).parent.parent.parent
 STOP_SECONDS = 10.0

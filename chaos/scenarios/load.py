@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from chaos.history import Guards, Planned
-from chaos.scenario import Scenario, nothing
-from chaos.workload import Workload
+from chaos.load.workload import Workload
+from chaos.record.history import Guards, Planned
+from chaos.scenarios.scenario import Scenario, nothing
 
 
 def _one_kill(rng: random.Random, _: float) -> list[Planned]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from chaos.faults import AT_POINT
-from chaos.history import Guards, Planned
-from chaos.scenario import Scenario
-from chaos.workload import Workload
+from chaos.faults.processes import AT_POINT
+from chaos.load.workload import Workload
+from chaos.record.history import Guards, Planned
+from chaos.scenarios.scenario import Scenario
 from scheduler.testing.points import POINTS, Point
 
 LEASE = 5.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from chaos.history import Guards, Planned
-from chaos.scenario import Scenario, both, rounds
+from chaos.record.history import Guards, Planned
+from chaos.scenarios.scenario import Scenario, both, rounds
 
 CUT_SECONDS = 5.0
 

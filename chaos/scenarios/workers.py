@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from chaos.history import Guards, Planned
-from chaos.scenario import Scenario, nothing, rounds
-from chaos.workload import Workload
+from chaos.load.workload import Workload
+from chaos.record.history import Guards, Planned
+from chaos.scenarios.scenario import Scenario, nothing, rounds
 
 
 def _killed(rng: random.Random, seconds: float) -> list[Planned]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from chaos.verdict import compose
+from chaos.record.verdict import compose
 from notebooks.analysis.frames import Frames
 
 

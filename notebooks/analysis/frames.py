@@ -1,7 +1,7 @@
 """A run folder as tidy tables, all times in seconds since the run began.
 
 Owns the joins that a table needs: a job's submits with its final answer, an execution's start with its end,
-a fault with its healing. The record itself is read by `chaos.runs`; nothing is judged here. A run that broke
+a fault with its healing. The record itself is read by `chaos.record.runs`; nothing is judged here. A run that broke
 off is read as far as it got, a folder that is no run raises `RunUnreadable` with the file and the remedy.
 """
 
@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from chaos import recovery
 from chaos.errors import RunUnreadable
-from chaos.history import NEMESIS, Call, Final, Manifest, Operation, Run, Sample, Window, calls, logical
-from chaos.runs import load_judgement, load_run
-from chaos.verdict import Judgement
+from chaos.judge import recovery
+from chaos.record.history import NEMESIS, Call, Final, Manifest, Operation, Run, Sample, Window, calls, logical
+from chaos.record.runs import load_judgement, load_run
+from chaos.record.verdict import Judgement
 
 INSTANT = ("kill", "flush", "crash", "reply_lost")
 

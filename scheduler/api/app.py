@@ -16,8 +16,8 @@ from scheduler.api.problems import MEDIA_TYPE, from_error, printable, problem
 from scheduler.api.routes import router
 from scheduler.api.schemas import Problem
 from scheduler.errors import InvalidJob, SchedulerError
+from scheduler.facts.telemetry import logger
 from scheduler.settings import Settings
-from scheduler.telemetry import logger
 
 
 def build_app(settings: Settings, parts: Parts) -> App:

@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 
 from scheduler.api.auth import Keys
-from scheduler.api.intake import Intake
 from scheduler.api.problems import from_error
 from scheduler.api.schemas import JobBody, new_job, read_batch, read_job
 from scheduler.api.types import Types
 from scheduler.errors import InvalidJob, PayloadTooLarge, SchedulerError
+from scheduler.facts.telemetry import logger
 from scheduler.jobs.job import IdSequence, NewJob, id_text
 from scheduler.settings import Settings
-from scheduler.telemetry import logger
+from scheduler.submission.intake import Intake
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from scheduler.errors import StoreUnavailable
+from scheduler.facts.telemetry import COUNTED, tally
 from scheduler.jobs.job import id_text
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
-from scheduler.telemetry import COUNTED, tally
 
 FRESH_SECONDS = 1.0
 COUNT_LIMIT = 100_000

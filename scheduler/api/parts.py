@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scheduler.api.intake import Backlog, Intake, Publisher
 from scheduler.api.metrics import Gauges
 from scheduler.api.types import Types
 from scheduler.api.waiters import Waiters
 from scheduler.jobs.registry import Registry
-from scheduler.services.service import Service
+from scheduler.service import Service
 from scheduler.settings import Settings
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
+from scheduler.submission.backlog import Backlog
+from scheduler.submission.intake import Intake
+from scheduler.submission.publisher import Publisher
 
 
 @dataclass(slots=True)

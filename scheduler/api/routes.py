@@ -16,10 +16,10 @@ from scheduler.api import schemas
 from scheduler.api.parts import Parts
 from scheduler.api.problems import MEDIA_TYPE
 from scheduler.errors import InvalidJob, JobNotFound, NotCancellable, StoreUnavailable
+from scheduler.facts.telemetry import emit
 from scheduler.jobs.job import id_bytes, id_text
 from scheduler.jobs.lifecycle import Status
 from scheduler.storage.postgres import Row
-from scheduler.telemetry import emit
 
 Responses = dict[int | str, dict[str, Any]]
 

@@ -10,8 +10,8 @@ import uvicorn
 
 from scheduler.api.hot import App
 from scheduler.errors import ConfigurationError
+from scheduler.facts.telemetry import emit
 from scheduler.settings import Settings
-from scheduler.telemetry import emit
 
 
 class Server(uvicorn.Server):

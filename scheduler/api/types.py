@@ -6,7 +6,7 @@ import time
 
 from scheduler.errors import UnknownType
 from scheduler.jobs.registry import Registry
-from scheduler.services.service import Service
+from scheduler.service import Service
 from scheduler.storage.store import Store
 
 PERIOD_SECONDS = 1.0

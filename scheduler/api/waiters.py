@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 
 from scheduler.errors import BacklogFull
-from scheduler.services.service import Service, pause
+from scheduler.service import Service, pause
 from scheduler.storage.store import Store
 
 PERIOD_SECONDS = 0.03

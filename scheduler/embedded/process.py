@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
@@ -18,6 +19,7 @@ from pathlib import Path
 LOOPBACK = "127.0.0.1"
 PORTS = range(20_000, 32_000)  # not ephemeral: a reconnecting client cannot take a dead server's port
 LAUNCH_SECONDS = 30.0
+_log = logging.getLogger("scheduler.embedded")
 
 # Runs between fork and exec, in a Python of its own, as a threaded parent must not run code there. The kernel
 # forgets the parent-death signal when the account changes, so the account goes first.
@@ -93,6 +95,11 @@ def launch(
             env=environment,
         )
         return started.result(timeout=LAUNCH_SECONDS)
+
+
+def note(event: str, level: int = logging.INFO, **facts: object) -> None:
+    """One log line with its facts beside it, for whoever set up logging to format."""
+    _log.log(level, event, extra={"facts": facts})
 
 
 def runs_on(pid: int, folder: Path) -> bool:

@@ -15,10 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, ClassVar, Self
 
-from scheduler.embedded.process import Account, free_port, is_free, launch, runs_on, until
+from scheduler.embedded.process import Account, free_port, is_free, launch, note, runs_on, until
 from scheduler.embedded.program import Program, inspect
-from scheduler.errors import SchedulerError
-from scheduler.telemetry import emit
 
 LARGEST_LOG_BYTES = 10 << 20
 TAIL_BYTES, TAIL_LINES = 20_000, 12
@@ -30,7 +28,7 @@ ELSEWHERE = "choose another folder with SCHEDULER_DATA_DIR"
 PASSING = ("address already in use", "pre-existing shared memory block")
 
 
-class ServerFailed(SchedulerError):
+class ServerFailed(Exception):
     """A server could not be found, owned or started; the message has the remedy, or the end of its log."""
 
 
@@ -104,7 +102,7 @@ class Server(ABC):
         except BaseException:
             self._disown()
             raise
-        emit(f"{self.name}_started", program=self.program.path, version=self.program.version, port=self.port)
+        note(f"{self.name}_started", program=self.program.path, version=self.program.version, port=self.port)
         return self
 
     def stop(self) -> None:
@@ -115,7 +113,7 @@ class Server(ABC):
                 self._process.send_signal(signal.SIGCONT)
                 self._process.wait(self._stop_seconds)
         except subprocess.TimeoutExpired:
-            emit(f"{self.name}_killed", logging.WARNING, reason=f"still there after {self._stop_seconds:g} s")
+            note(f"{self.name}_killed", logging.WARNING, reason=f"still there after {self._stop_seconds:g} s")
         finally:
             self.kill()
             self._disown()
@@ -144,7 +142,7 @@ class Server(ABC):
         inspected = [inspect(path, origin, oldest=self.oldest, beside=beside) for path, origin in found]
         unfit = [reason for reason in inspected if isinstance(reason, str)]
         for reason in unfit:
-            emit(f"{self.name}_program_skipped", logging.WARNING, reason=reason)
+            note(f"{self.name}_program_skipped", logging.WARNING, reason=reason)
         if programs := [program for program in inspected if isinstance(program, Program)]:
             return programs
         raise ServerFailed(f"no {self.name} server to run: {self.remedy}" + _indented(unfit))

@@ -16,9 +16,6 @@ from scheduler.jobs.lifecycle import Transition
 
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 
-# A job of two dead workers in a row may be what killed them: it shares no worker with its like.
-SUSPECT_AFTER_CRASHES = 2
-
 
 def id_text(raw: bytes) -> str:
     digits = raw.hex()

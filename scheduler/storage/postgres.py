@@ -21,7 +21,7 @@ from psycopg.adapt import AdaptersMap, Dumper, Loader
 from psycopg.pq import Format
 
 from scheduler.errors import ConfigurationError, StoreUnavailable, ValueRefused
-from scheduler.telemetry import count
+from scheduler.facts.telemetry import count
 
 Row = tuple[Any, ...]
 Connection = psycopg.AsyncConnection[Row]

@@ -1,4 +1,4 @@
-"""PostgreSQL: the record. Each method is one named statement of queries.sql, and so one transaction."""
+"""PostgreSQL: the record. Each method is one named statement of queries/, and so one transaction."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from scheduler.storage.postgres import Connection, Id, Ids, Postgres, Row
 _HERE = Path(__file__).parent
 QUERIES: dict[str, str] = {
     name: text.strip()
+    for path in sorted((_HERE / "queries").glob("*.sql"))
     for name, text in re.findall(
-        r"^-- ([a-z_]+): [^\n]*\n(.*?)(?=^-- [a-z_]+: |\Z)",
-        (_HERE / "queries.sql").read_text(),
-        re.MULTILINE | re.DOTALL,
+        r"^-- ([a-z_]+): [^\n]*\n(.*?)(?=^-- [a-z_]+: |\Z)", path.read_text(), re.MULTILINE | re.DOTALL
     )
 }
 MAX_ROWS_A_STATEMENT = 500
@@ -278,7 +277,7 @@ async def migrate(postgres: Postgres) -> list[str]:
         )
         cursor = await connection.execute("SELECT name FROM scheduler.migrations")
         known = {row[0] for row in await cursor.fetchall()}
-        for path in sorted(_HERE.glob("[0-9]*.sql")):
+        for path in sorted((_HERE / "migrations").glob("[0-9]*.sql")):
             if path.stem not in known:
                 await connection.execute(path.read_text().encode(), prepare=False)
                 await connection.execute("INSERT INTO scheduler.migrations (name) VALUES (%s)", (path.stem,))

@@ -19,8 +19,8 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError, ResponseError
 
 from scheduler.errors import ConfigurationError, StoreUnavailable
+from scheduler.facts.telemetry import count
 from scheduler.jobs.job import id_text
-from scheduler.telemetry import count
 
 MAX_IDS_A_CALL = 1_000
 BLOCK_MS = 1_000

@@ -16,10 +16,10 @@ import scheduler.samples  # noqa: F401  (registers the built-in types)
 from scheduler import settings
 from scheduler.client import encode_payload
 from scheduler.errors import InvalidJob, UnknownType
-from scheduler.executor import Executor
 from scheduler.jobs.job import ClaimedJob, IdSequence, id_bytes, id_text
 from scheduler.jobs.lifecycle import Status, apply
 from scheduler.jobs.registry import Handler, handlers
+from scheduler.worker.executor import Executor
 
 MOST_SNOOZES = 100
 _ids = IdSequence()

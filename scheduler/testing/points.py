@@ -16,12 +16,12 @@ from functools import wraps
 from typing import Any, Literal
 
 from scheduler.errors import ConfigurationError, StoreUnavailable, nearest
-from scheduler.executor import Executor
-from scheduler.services.reconciler import Reconciler
-from scheduler.services.rescuer import Rescuer
+from scheduler.facts.telemetry import emit
+from scheduler.keepers.reconciler import Reconciler
+from scheduler.keepers.rescuer import Rescuer
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
-from scheduler.telemetry import emit
+from scheduler.worker.executor import Executor
 
 Role = Literal["api", "worker"]
 Call = Callable[..., Awaitable[Any]]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from chaos.toxiproxy import Toxiproxy
-from chaos.toxiproxy_server import ToxiproxyServer
+from chaos.faults.toxiproxy import Toxiproxy
+from chaos.rack.toxiproxy_server import ToxiproxyServer
 from scheduler.embedded import Redis, free_port
 
 __all__ = ["free_port", "start", "stop"]

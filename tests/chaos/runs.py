@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chaos.history import Manifest
-from chaos.runs import Folder
-from chaos.verdict import Check, Judgement
+from chaos.record.history import Manifest
+from chaos.record.runs import Folder
+from chaos.record.verdict import Check, Judgement
 
 
 def judged_run(

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from chaos.history import (
+from chaos.record.history import (
     NEMESIS,
     SECOND,
     Effect,

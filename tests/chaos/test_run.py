@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from chaos.runs import load_judgement, load_run
-from chaos.verdict import Check
+from chaos.record.runs import load_judgement, load_run
+from chaos.record.verdict import Check
 
 ROOT = Path(__file__).parents[2]
 RUN_SECONDS = 150.0

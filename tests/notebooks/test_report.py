@@ -10,8 +10,8 @@ import jupytext
 import nbformat
 import pytest
 
+from chaos import report
 from chaos.errors import RunUnreadable
-from notebooks.analysis import report
 from tests.notebooks import synthetic
 
 SOURCE = report.NOTEBOOK.with_suffix(".py")

@@ -10,10 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from scheduler.executor import Executor
 from scheduler.jobs.job import ClaimedJob
 from scheduler.jobs.lifecycle import FINAL, Status, Transition, after_death, apply, is_legal
 from scheduler.jobs.retry import RetryPolicy
+from scheduler.worker.executor import Executor
 
 pytestmark = pytest.mark.properties
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from chaos.console import Progress
-from chaos.faults import LINKS
-from chaos.history import Planned
-from chaos.runner import Options, carry_out
+from chaos.experiment import Options, carry_out
+from chaos.faults.fault import LINKS
+from chaos.rack.servers import Servers
+from chaos.record.history import Planned
 from chaos.scenarios import find
 from chaos.scenarios.chance import LINK_FAULTS
-from chaos.servers import Servers
 
 pytestmark = [pytest.mark.properties, pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(3_600)]
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from chaos.faults import LinkFault, make_fault
-from chaos.history import Planned
-from chaos.toxiproxy import Toxiproxy
+from chaos.faults.catalogue import make_fault
+from chaos.faults.links import LinkFault
+from chaos.faults.toxiproxy import Toxiproxy
+from chaos.record.history import Planned
 from scheduler.errors import StoreUnavailable
 from scheduler.jobs.job import Outcome
 from scheduler.storage.postgres import Postgres

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from redis.asyncio import Redis
 
-from chaos.toxiproxy import Toxiproxy
-from chaos.toxiproxy_server import ToxiproxyServer
+from chaos.faults.toxiproxy import Toxiproxy
+from chaos.rack.toxiproxy_server import ToxiproxyServer
 from scheduler.embedded import Stores
 from scheduler.jobs.job import Outcome
 from scheduler.storage.postgres import Postgres

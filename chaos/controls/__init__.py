@@ -1,0 +1,1 @@
+"""Builds of the scheduler that are broken on purpose, each of which a check must catch."""

@@ -1,0 +1,51 @@
+"""Every fault by its name. All chance lies in the seeded schedule: toxicity is 1 and jitter 0."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from difflib import get_close_matches
+
+from chaos.errors import UsageError
+from chaos.faults.fault import Fault
+from chaos.faults.flush import FlushFault
+from chaos.faults.links import both, brownout, link, torn_reply
+from chaos.faults.processes import at_point, by_signal
+from chaos.faults.toxiproxy import Toxic
+from chaos.record.history import Planned
+
+# name → what it does to an established connection, and at heal. Measured: tests/chaos/test_faults.py.
+FAULTS: dict[str, Callable[[Planned], Fault]] = {
+    # silent; held data is delivered at heal and a request the client gave up on still executes
+    "partition.hold": link("partition.hold", both("latency", latency=3_600_000, jitter=0)),
+    # silent; data is gone and the connection closed at heal
+    "partition.drop": link("partition.drop", both("timeout", timeout=0)),
+    # the command executes, its reply never arrives
+    "ack_lost": link("ack_lost", (Toxic("timeout", "downstream", {"timeout": 0}),)),
+    # the command executes, the connection closes instead of a reply
+    "ack_lost.close": link("ack_lost.close", (Toxic("limit_data", "downstream", {"bytes": 0}),)),
+    # the command never executes, nothing is answered
+    "send_lost": link("send_lost", (Toxic("timeout", "upstream", {"timeout": 0}),)),
+    # the command executes, the first bytes of its reply arrive, then the connection closes
+    "torn_reply": torn_reply,
+    # connections are closed and new ones refused
+    "refuse": link("refuse", ()),
+    # the next data on a connection closes it
+    "reset": link("reset", both("reset_peer", timeout=0)),
+    # slow: `latency_ms` (200), `rate_kb`
+    "brownout": brownout,
+    "kill": by_signal("kill", signal.SIGKILL),
+    "pause": by_signal("pause", signal.SIGSTOP),
+    "term": by_signal("term", signal.SIGTERM),
+    "flush": lambda _: FlushFault(),
+    # a command ran, its reply never arrived, at the crash point `point` of one process
+    "reply_lost": at_point,
+}
+
+
+def make_fault(planned: Planned) -> Fault:
+    """The fault that a schedule's line names. Raises UsageError with the nearest known name."""
+    if planned.fault not in FAULTS:
+        near = get_close_matches(planned.fault, FAULTS, n=1, cutoff=0.4) or sorted(FAULTS)
+        raise UsageError(f"no fault is called {planned.fault!r}; did you mean {near[0]!r}?")
+    return FAULTS[planned.fault](planned)

@@ -1,0 +1,25 @@
+"""Redis forgets everything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from chaos.faults.fault import World
+
+
+@dataclass(frozen=True, slots=True)
+class FlushFault:
+    """Everything in Redis is gone in one moment; only the scheduler itself can heal that."""
+
+    name: str = "flush"
+    target: str = "redis"
+
+    def await_moment(self, world: World) -> None:
+        """Any moment will do."""
+
+    def inject(self, world: World) -> dict[str, Any]:
+        return {"keys": world.flush_redis()}
+
+    def heal(self, world: World) -> dict[str, Any]:
+        return {}

@@ -1,0 +1,91 @@
+"""What can befall a process: SIGKILL, SIGSTOP, SIGTERM, at any moment or at a named crash point of its own."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from chaos.errors import FaultFailed, UsageError
+from chaos.faults.fault import Fault, World
+from chaos.record.history import Planned
+
+POINT_SECONDS = 20.0
+# what a process does at a crash point, by the name of the fault
+AT_POINT = {"kill": "kill", "pause": "stall", "reply_lost": "lose"}
+
+
+@dataclass(frozen=True, slots=True)
+class SignalFault:
+    """A signal to a process: SIGSTOP heals by SIGCONT, SIGKILL and SIGTERM by a replacement process."""
+
+    name: str
+    target: str
+    number: signal.Signals
+    when_busy: bool = False
+
+    def await_moment(self, world: World) -> None:
+        """In vain is no failure: the guards say whether a fault met any job."""
+        if self.when_busy:
+            world.await_busy(self.target, 10.0)
+
+    def inject(self, world: World) -> dict[str, Any]:
+        return {"pid": world.signal(self.target, self.number)}
+
+    def heal(self, world: World) -> dict[str, Any]:
+        if self.number == signal.SIGSTOP:
+            return {"pid": world.signal(self.target, signal.SIGCONT)}
+        return {"pid": world.replace(self.target)}
+
+
+@dataclass(frozen=True, slots=True)
+class PointFault:
+    """What the process does to itself at a crash point that it was started with: dies, stops, or loses a reply."""
+
+    name: str
+    target: str
+    point: str
+
+    def await_moment(self, world: World) -> None:
+        if world.await_point(self.target, self.point, POINT_SECONDS) is None:
+            raise FaultFailed(f"{self.target} did not reach {self.point} within {POINT_SECONDS:g} s")
+
+    def inject(self, world: World) -> dict[str, Any]:
+        """It has just happened; this is its record."""
+        return {"pid": world.await_point(self.target, self.point, 0.0), "point": self.point}
+
+    def heal(self, world: World) -> dict[str, Any]:
+        match self.name:
+            case "kill":
+                return {"pid": world.replace(self.target)}
+            case "pause":
+                return {"pid": world.signal(self.target, signal.SIGCONT)}
+            case _:
+                return {}
+
+
+def by_signal(name: str, number: signal.Signals) -> Callable[[Planned], Fault]:
+    def make(planned: Planned) -> Fault:
+        if "point" in planned.arguments:
+            return at_point(planned)
+        return SignalFault(name, planned.target, number, bool(planned.arguments.get("when_busy")))
+
+    return make
+
+
+def at_point(planned: Planned) -> Fault:
+    if "point" not in planned.arguments:
+        raise UsageError(f"{planned.fault} on {planned.target} has no `point` among its arguments; see `chaos points`")
+    return PointFault(planned.fault, planned.target, str(planned.arguments["point"]))
+
+
+def armed(schedule: Iterable[Planned]) -> dict[tuple[str, int], str]:
+    """(process, n-th start) → the value of SCHEDULER_CRASH_POINTS that the schedule wants there."""
+    return {
+        (each.target, int(each.arguments.get("start", 1))): (
+            f"{each.arguments['point']}:{AT_POINT[each.fault]}@{each.arguments.get('nth', 1)}"
+        )
+        for each in schedule
+        if "point" in each.arguments
+    }

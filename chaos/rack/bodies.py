@@ -1,0 +1,72 @@
+"""The built-in job bodies, each also writing what it does to the effect ledger: SCHEDULER_JOBS=chaos.rack.bodies.
+
+The ledger is the file named by CHAOS_LEDGER, shared by all workers, one write(2) a line. It does not pass through
+the scheduler, so it is an independent witness. A body that is cancelled writes nothing: it neither ended nor failed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from chaos.record.history import Effect, Event
+from chaos.record.recorder import Appender
+from scheduler import Snooze, job, samples
+
+Body = Callable[[Any, Any], Awaitable[Any]]
+
+
+async def block(ctx: Any, payload: dict[str, Any]) -> dict[str, float]:
+    """Keep the worker's event loop to itself for `seconds`, as careless handlers do."""
+    time.sleep(float(payload["seconds"]))  # noqa: ASYNC251  (blocking is the point)
+    return {"blocked_seconds": float(payload["seconds"])}
+
+
+BODIES: dict[str, Body] = {
+    "NOOP": samples.noop,
+    "SLEEP": samples.sleep,
+    "FLAKY": samples.flaky,
+    "FAIL": samples.fail,
+    "CRASH": samples.crash,
+    "EMAIL": samples.email,
+    "WEBHOOK": samples.webhook,
+    "BLOCK": block,
+}
+
+
+@cache
+def ledger() -> Appender:
+    """Opened by the first body that runs, not by an API that only wants the names."""
+    return Appender(Path(os.environ["CHAOS_LEDGER"]))
+
+
+def witness(ctx: Any, name: str, event: Event) -> None:
+    """Write one line: this attempt of this job, in this process, now."""
+    ledger().append(Effect(ctx.job_id, ctx.attempt, event, time.monotonic_ns(), os.getpid(), name))
+
+
+def witnessed(name: str, body: Body) -> Body:
+    """The body between its ledger lines. A result also names the attempt that made it, for the fencing check."""
+
+    async def run(ctx: Any, payload: Any) -> Any:
+        witness(ctx, name, "start")
+        try:
+            value = await body(ctx, payload)
+        except Snooze:
+            raise
+        except Exception:
+            witness(ctx, name, "error")
+            raise
+        witness(ctx, name, "end")
+        # NOOP keeps its empty result, so that the scheduler's short way of settling is under test too.
+        return None if value is None else {"attempt": ctx.attempt, "pid": os.getpid(), "value": value}
+
+    return run
+
+
+for _name, _body in BODIES.items():
+    job(_name)(witnessed(_name, _body))

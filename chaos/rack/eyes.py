@@ -1,0 +1,165 @@
+"""The stores seen directly, past every proxy: samples at 4 Hz, the end of a drain, what Redis holds at last.
+
+Reads only, except FLUSHALL, which is a fault. A store that is out of reach is a None in the sample, not an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from chaos.record.history import Sample, Stores
+
+STREAM, GROUP = "jobs_stream", "workers"
+RETRY, DLQ = f"{{{STREAM}}}:retry", f"{STREAM}:dlq"
+DEADLINE_SECONDS = 2.0
+PAGE = 10_000
+
+COUNTS = """
+SELECT count(*), count(*) FILTER (WHERE status = 'PROCESSING'),
+       (SELECT count(*) FROM scheduler.workers WHERE expires_at > now())
+FROM scheduler.jobs WHERE finished_at IS NULL
+"""
+UNFINISHED = "SELECT count(*) FROM scheduler.jobs WHERE finished_at IS NULL"
+FAILED = "SELECT count(*) FROM scheduler.jobs WHERE status = 'FAILED'"
+WORKERS = "SELECT count(*) FROM scheduler.workers WHERE expires_at > now()"
+FINISHED = """
+SELECT id::text, status, attempt FROM scheduler.jobs WHERE finished_at > clock_timestamp() - interval '10 seconds'
+"""
+IDS = "SELECT id::text FROM scheduler.jobs ORDER BY id"
+VERSION = "SHOW server_version"
+
+Lengths = tuple[int | None, int | None, int | None, int | None]
+
+
+class Eyes:
+    """One connection to each store, made anew after it broke. Every call is answered or given up within 2 s."""
+
+    def __init__(self, database_url: str, redis_url: str) -> None:
+        self._database_url = database_url
+        self._postgres: psycopg.AsyncConnection[Any] | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._redis = redis.asyncio.Redis.from_url(
+            redis_url,
+            protocol=2,
+            socket_timeout=DEADLINE_SECONDS,
+            socket_connect_timeout=DEADLINE_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._disconnect()
+        await self._redis.aclose()
+
+    async def unfinished(self) -> int | None:
+        rows = await self._rows(UNFINISHED)
+        return int(rows[0][0]) if rows else None
+
+    async def live_workers(self) -> int | None:
+        rows = await self._rows(WORKERS)
+        return int(rows[0][0]) if rows else None
+
+    async def failed(self) -> int | None:
+        rows = await self._rows(FAILED)
+        return int(rows[0][0]) if rows else None
+
+    async def just_finished(self) -> list[tuple[str, str, int]]:
+        """The jobs that became final in the last ten seconds, as (id, status, attempt)."""
+        return [(row[0], row[1], row[2]) for row in await self._rows(FINISHED) or ()]
+
+    async def job_ids(self) -> list[str] | None:
+        """Every job that exists, also those that no client was told of."""
+        rows = await self._rows(IDS)
+        return None if rows is None else [row[0] for row in rows]
+
+    async def sample(self) -> Sample:
+        rows, lengths = await asyncio.gather(self._rows(COUNTS), self._lengths())
+        unfinished, processing, workers = rows[0] if rows else (None, None, None)
+        stream, pending, retry, dlq = lengths
+        return Sample(time.monotonic_ns(), unfinished, processing, stream, pending, retry, dlq, workers)
+
+    async def stores(self) -> Stores:
+        """What Redis holds, with the job id of every dead letter."""
+        stream, pending, retry, _ = await self._lengths()
+        letters = await self._dead_letters()
+        if letters is None:
+            return Stores(stream, pending, retry)
+        return Stores(stream, pending, retry, [job for job, _ in letters], [written_ms for _, written_ms in letters])
+
+    async def versions(self) -> dict[str, str]:
+        rows = await self._rows(VERSION)
+        found = {"postgres": str(rows[0][0]) if rows else "unknown"}
+        try:
+            info = await self._redis.info("server")
+            found["redis"] = f"valkey {info['valkey_version']}" if "valkey_version" in info else info["redis_version"]
+        except (RedisError, OSError):
+            found["redis"] = "unknown"
+        return found
+
+    async def _rows(self, query: str) -> list[tuple[Any, ...]] | None:
+        async with self._one_at_a_time:
+            try:
+                async with asyncio.timeout(DEADLINE_SECONDS):
+                    connection = await self._connected()
+                    cursor = await connection.execute(query)
+                    return await cursor.fetchall()
+            except (psycopg.Error, OSError, TimeoutError):
+                await self._disconnect()
+                return None
+
+    async def _connected(self) -> psycopg.AsyncConnection[Any]:
+        if self._postgres is None or self._postgres.closed:
+            self._postgres = await psycopg.AsyncConnection.connect(self._database_url, autocommit=True)
+        return self._postgres
+
+    async def _disconnect(self) -> None:
+        if self._postgres is not None:
+            connection, self._postgres = self._postgres, None
+            try:
+                async with asyncio.timeout(DEADLINE_SECONDS):
+                    await connection.close()
+            except (psycopg.Error, OSError, TimeoutError):
+                return
+
+    async def _lengths(self) -> Lengths:
+        try:
+            stream = await self._redis.xlen(STREAM)
+            retry, dlq = await self._redis.zcard(RETRY), await self._redis.xlen(DLQ)
+            return int(stream), await self._pending(), int(retry), int(dlq)
+        except (RedisError, OSError, TimeoutError):
+            return None, None, None, None
+
+    async def _pending(self) -> int:
+        try:
+            return int((await self._redis.xpending(STREAM, GROUP))["pending"])
+        except ResponseError:  # no group, as after FLUSHALL
+            return 0
+
+    async def _dead_letters(self) -> list[tuple[str, int]] | None:
+        """Job id and time of writing (epoch ms, from the entry's own id) of every entry."""
+        found: list[tuple[str, int]] = []
+        start = "-"
+        try:
+            while page := await self._redis.xrange(DLQ, start, "+", count=PAGE):
+                entries: list[Any] = page
+                found += [
+                    (fields.get(b"id", b"?").decode(errors="replace"), int(entry.partition(b"-")[0]))
+                    for entry, fields in entries
+                ]
+                start = f"({entries[-1][0].decode()}"
+        except (RedisError, OSError, TimeoutError):
+            return None
+        return found

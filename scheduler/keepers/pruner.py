@@ -1,0 +1,37 @@
+"""Keeps both stores small: trims acknowledged entries off the stream, deletes jobs whose retention has passed."""
+
+from __future__ import annotations
+
+import time
+
+from scheduler.facts.telemetry import count
+from scheduler.jobs.job import IdSequence
+from scheduler.service import Service
+from scheduler.storage.store import Store
+from scheduler.storage.stream import Stream
+
+TRIM_SECONDS = 0.5
+SPARE_ENTRIES = 10_000
+PRUNE_SECONDS = 60.0
+BATCH = 1_000
+
+
+class Pruner(Service):
+    name = "pruner"
+
+    def __init__(self, store: Store, stream: Stream, retention_seconds: float) -> None:
+        super().__init__()
+        self._store, self._stream, self._retention = store, stream, retention_seconds
+        self._cursor = b"0"
+        self._prune_at = 0.0
+
+    async def tick(self) -> float:
+        _, self._cursor = await self._stream.trim(self._cursor, SPARE_ENTRIES)
+        if time.monotonic() >= self._prune_at:
+            before = time.time_ns() - int(self._retention * 1e9)
+            oldest_kept = IdSequence().take(1, max(before, 0), bytes(8))[0]
+            pruned = await self._store.prune(oldest_kept, self._retention, BATCH)
+            count("pruned", pruned)
+            if pruned < BATCH:
+                self._prune_at = time.monotonic() + PRUNE_SECONDS
+        return TRIM_SECONDS

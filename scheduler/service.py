@@ -1,0 +1,68 @@
+"""The loop, written once: ticks, survives its own errors with a bounded back-off, and stops at once when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from abc import ABC, abstractmethod
+
+from scheduler.errors import StoreUnavailable
+from scheduler.facts.telemetry import emit, logger
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
+
+
+class Service(ABC):
+    """A loop with a name. `ticked_at` is the monotonic time of its last round, good or bad."""
+
+    name = "service"
+
+    def __init__(self) -> None:
+        self.ticked_at = time.monotonic()
+        self._failures = 0
+
+    @property
+    def idle_seconds(self) -> float:
+        return time.monotonic() - self.ticked_at
+
+    @abstractmethod
+    async def tick(self) -> float:
+        """One round. Returns the seconds to wait before the next."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            delay = await self._guarded_tick()
+            self.ticked_at = time.monotonic()
+            if delay > 0:
+                await pause(stop, delay)
+            else:
+                await asyncio.sleep(0)
+
+    async def _guarded_tick(self) -> float:
+        try:
+            delay = await self.tick()
+        except StoreUnavailable as error:
+            if not self._failures:
+                emit("store_unavailable", logging.WARNING, service=self.name, reason=error)
+            return self._back_off()
+        except Exception:
+            logger.exception("tick_failed", extra={"facts": {"service": self.name}})
+            return self._back_off()
+        if self._failures:
+            emit("service_recovered", service=self.name, failures=self._failures)
+            self._failures = 0
+        return delay
+
+    def _back_off(self) -> float:
+        self._failures += 1
+        return float(min(_FIRST_WAIT * 2 ** min(self._failures, 10), _LONGEST_WAIT))
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> None:
+    """Wait `seconds`, or less when `stop` is set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        pass

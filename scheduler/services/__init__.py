@@ -1,1 +1,0 @@
-"""What runs: one loop a file, each a Service."""

@@ -1,0 +1,1 @@
+"""A worker and its steps: read, claim, run, settle, acknowledge; and the heartbeat that keeps its lease."""

@@ -1,0 +1,111 @@
+"""Renews this worker's lease from a thread with an event loop and a connection of its own.
+
+A handler that blocks the worker's event loop therefore costs the worker nothing; only a call that keeps the
+interpreter lock for a whole lease does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from scheduler.errors import StoreUnavailable
+from scheduler.facts.telemetry import emit, logger, tally
+from scheduler.jobs.job import id_text
+from scheduler.storage.postgres import Postgres
+from scheduler.storage.store import Store
+
+BEATS_A_LEASE = 5
+
+
+class Heartbeat:
+    """`on_cancelled` hears the ids of cancelled jobs, `on_lapse` that the lease had run out before it was renewed, or
+    that a beat went unanswered, and with it what it may have told; both are called in the heartbeat's thread.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        worker: bytes,
+        *,
+        name: str,
+        lease_seconds: float,
+        types: Sequence[str],
+        on_cancelled: Callable[[list[bytes]], None],
+        on_lapse: Callable[[], None],
+    ) -> None:
+        self.worker, self.worker_text = worker, id_text(worker)
+        self._url, self._name, self._lease, self._types = database_url, name, lease_seconds, tuple(types)
+        self._on_cancelled, self._on_lapse = on_cancelled, on_lapse
+        self._steady_since: float | None = None
+        self._renewed_at = 0.0
+        self._missed = False
+        self._registered = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat")
+
+    @property
+    def steady_seconds(self) -> float:
+        """For how long the lease has been renewed without a gap; 0 when it is not held now."""
+        now = time.monotonic()
+        if self._steady_since is None or now - self._renewed_at > self._lease:
+            return 0.0
+        return now - self._steady_since
+
+    def start(self) -> None:
+        self._thread.start()
+
+    async def registered(self, stop: asyncio.Event) -> bool:
+        """Wait for the first lease; False when `stop` is set before it is held."""
+        while not self._registered.is_set() and not stop.is_set():
+            await asyncio.sleep(0.02)
+        return self._registered.is_set()
+
+    async def stop(self) -> None:
+        self._stopping.set()
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        asyncio.run(self._beat())
+
+    async def _beat(self) -> None:
+        postgres = Postgres(self._url, size=1, deadline_seconds=self._lease / 3, name="scheduler-heartbeat")
+        store = Store(postgres)
+        period = self._lease / BEATS_A_LEASE
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                await self._renew(store)
+            except StoreUnavailable as error:
+                self._missed = True
+                emit("heartbeat_missed", logging.WARNING, reason=error)
+            except Exception:
+                logger.exception("heartbeat_failed")
+            wait = min(period, 0.25) if self._steady_since is None else period
+            await asyncio.to_thread(self._stopping.wait, max(0.01, began + wait - time.monotonic()))
+        await postgres.close()
+
+    async def _renew(self, store: Store) -> None:
+        asked = time.monotonic()
+        unbroken, cancelled = await store.heartbeat(
+            self.worker,
+            name=self._name,
+            lease_seconds=self._lease,
+            types=self._types,
+            counters=json.dumps(dict(tally)),
+        )
+        if not unbroken:
+            self._steady_since = asked
+            if self._registered.is_set():
+                emit("lease_lapsed", logging.WARNING, worker=self.worker_text)
+        if self._registered.is_set() and (self._missed or not unbroken):
+            self._on_lapse()
+        self._missed = False
+        self._renewed_at = asked
+        self._registered.set()
+        if cancelled:
+            self._on_cancelled(cancelled)

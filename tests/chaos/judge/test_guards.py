@@ -1,0 +1,79 @@
+"""Guards against runs that prove nothing, and the verdict on a whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from chaos.judge import guards
+from chaos.judge.checks import judge
+from chaos.judge.guards import GUARDS
+from chaos.record.history import Guards, Run
+from chaos.record.verdict import Check
+from tests.chaos.stories import A, B, Story
+
+Judge = Callable[[Run], Check]
+
+WELL = Guards(faults=1, overlap=True, redelivery=True)
+HOLLOW: list[tuple[str, Judge, Callable[[], Story]]] = [
+    ("no fault fired", guards.faults_fired, lambda: Story(WELL).done("j")),
+    (
+        "the fault came when all was done",
+        guards.overlap,
+        lambda: Story(WELL).done("j").fault("kill", "w", at=9, pid=A),
+    ),
+    (
+        "a kill without a redelivery",
+        guards.redelivery,
+        lambda: Story(WELL).done("j").fault("kill", "w", at=0.5, pid=B),
+    ),
+    ("no final answer was read", guards.drained, lambda: Story().submit("j").ran("j")),
+    ("no submit succeeded", guards.operations, lambda: Story().submit("j", kind="info").ran("j")),
+    ("no body wrote anything", guards.operations, lambda: Story().submit("j").final("j")),
+    ("the injector hung", guards.harness_sound, lambda: troubled()),  # noqa: PLW0108,
+]
+
+
+def troubled() -> Story:
+    story = Story().done("j")
+    story.troubles.append("Toxiproxy hung in POST /reset for 5 s")
+    return story
+
+
+def test_one_cut_for_two_roles_is_one_fault_and_two_kills_are_two() -> None:
+    story = Story()
+    for target in ("worker-redis", "api-redis"):
+        story.fault("partition.drop", target, at=1, heal=6)
+    story.fault("kill", "worker-1", at=2, pid=A).fault("kill", "worker-2", at=2.1, pid=B)
+    assert story.run.fault_count == 3
+
+
+@pytest.mark.parametrize(("name", "guard", "story"), HOLLOW, ids=[name for name, *_ in HOLLOW])
+def test_a_run_that_proved_nothing_is_unknown(name: str, guard: Judge, story: Callable[[], Story]) -> None:
+    assert guard(story().run).verdict == "unknown"
+
+
+def test_every_guard_has_a_run_that_it_rejects() -> None:
+    assert {guard for _, guard, _ in HOLLOW} == set(GUARDS)
+
+
+def test_a_crash_that_was_survived_is_valid_as_a_whole_with_its_bound() -> None:
+    story = (
+        Story(WELL)
+        .submit("j")
+        .start("j", at=1, pid=A)
+        .fault("kill", "worker-1", at=2, pid=A, heal=20)
+        .ran("j", 2, at=7, pid=B)
+        .final("j", attempt=2)
+    )
+    judgement = judge(story.run)
+    assert judgement.verdict == "valid", [check for check in judgement.checks if check.verdict != "valid"]
+    assert (judgement.faults, judgement.jobs) == (1, 1)
+    assert "95 %" in judgement.sentence
+
+
+def test_a_loss_outweighs_a_run_that_proved_little() -> None:
+    judgement = judge(Story(WELL).submit("j").final("j").run)
+    assert judgement.verdict == "invalid"
+    assert "1 of 1 accepted jobs were lost" in judgement.sentence

@@ -1,0 +1,118 @@
+"""The claims register: every promise has experiments, checks and controls that exist, faults enough, fresh tables."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from chaos.controls.catalogue import CONTROLS, HARMLESS
+from chaos.errors import UsageError
+from chaos.judge.checks import PROMISES
+from chaos.scenarios import POINTS, SCENARIOS, UNLISTED
+from chaos.series import register
+from chaos.series.campaign import Campaign, Tried
+from chaos.series.register import REGISTER, ROOT, TABLES, Promise, Register, load, rendered, with_results
+from tests.chaos.runs import judged_run
+
+LEAST_FAULTS = 60
+CHECKS = {"idempotent-submit" if check.__name__ == "one_submit_one_job" else check.__name__ for check in PROMISES}
+claims = load()
+names = [promise.name for promise in claims.promises]
+
+
+@pytest.fixture(params=claims.promises, ids=names)
+def promise(request: pytest.FixtureRequest) -> Promise:
+    found: Promise = request.param
+    return found
+
+
+def test_every_promise_names_experiments_that_exist(promise: Promise) -> None:
+    known = [*SCENARIOS, *UNLISTED]
+    for pattern in promise.scenarios:
+        alone = msgspec.structs.replace(promise, scenarios=[pattern])
+        assert any(alone.is_attacked_by(name) for name in known), pattern
+    assert promise.scenarios
+    assert promise.tests
+    for test in promise.tests:
+        path, _, name = test.partition("::")
+        tree = ast.parse((ROOT / path).read_text())
+        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}, (
+            test
+        )
+
+
+def test_every_promise_is_judged_by_checks_that_its_controls_break(promise: Promise) -> None:
+    assert set(promise.checks) <= {check.replace("_", "-") for check in CHECKS}
+    assert promise.controls
+    for name in promise.controls:
+        assert set(CONTROLS[name].breaks) & set(promise.checks), f"{name} breaks no check of {promise.name}"
+    broken = {check for name in promise.controls for check in CONTROLS[name].breaks}
+    assert set(promise.checks) & broken
+
+
+def test_every_promise_was_attacked_often_enough_and_held(promise: Promise) -> None:
+    assert promise.result, "never run: `chaos prove`"
+    assert promise.result.faults >= LEAST_FAULTS
+    assert (promise.result.violations, promise.result.lost) == (0, 0)
+    assert "unexplained" not in promise.result.duplicated
+
+
+def test_every_control_was_caught_and_every_harmless_fault_lost_nothing() -> None:
+    rows = {row.name: row for row in claims.controls}
+    assert set(rows) == set(CONTROLS) | set(HARMLESS)
+    assert [row.name for row in claims.controls if not row.as_expected] == []
+
+
+def test_every_control_and_every_check_stands_behind_some_promise() -> None:
+    used = {name for each in claims.promises for name in each.controls}
+    assert set(CONTROLS) - used == set()
+    judging = {check for each in claims.promises for check in each.checks}
+    assert {check.replace("_", "-") for check in CHECKS} - judging == set()
+
+
+@pytest.mark.parametrize("document", TABLES, ids=lambda path: path.name)
+def test_the_tables_are_those_that_the_register_makes(document: Path) -> None:
+    assert document.read_text() == rendered(document.read_text(), claims, document), "stale: `chaos prove` writes them"
+
+
+def test_a_table_without_its_place_is_an_error_that_says_what_to_put_where() -> None:
+    with pytest.raises(UsageError, match=r"README\.md has no place for the table 'promises'"):
+        rendered("nothing here", claims, ROOT / "README.md")
+
+
+def test_a_damaged_register_is_a_usage_error_that_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "guarantees.yaml"
+    path.write_text(REGISTER.read_text().replace("sentence:", "sentense:", 1))
+    with pytest.raises(UsageError, match="sentence"):
+        load(path)
+
+
+def test_results_are_the_sums_over_the_runs_that_attack_the_promise(tmp_path: Path) -> None:
+    promise = Promise("p", "It holds", ["worker-*"], ["terminal", "repetition"], ["no-fence"])
+    runs = [
+        judged_run(tmp_path / "a", "worker-killed", seed=1, faults=40, causes={"crash": 3, "retry": 9}),
+        judged_run(tmp_path / "b", "worker-paused", seed=4, faults=20, causes={"lease lost": 2}, unfinished=2, lost=1),
+        judged_run(tmp_path / "c", "redis-flushed", seed=9, faults=500, causes={"crash": 1}, unfinished=5, lost=5),
+    ]
+    tried = Tried(CONTROLS["no-fence"], {"fencing": 1}, [1])
+    found = with_results(Register([promise]), [str(path) for path in runs], [tried])
+    [held] = found.promises
+    assert held.result == register.Result(2, 60, 2, 1, {"crash": 3, "lease lost": 2}, 0.0487, "1 to 4")
+    assert [(row.name, row.as_expected) for row in found.controls] == [("no-fence", True)]
+    assert with_results(found, [], []) == found
+
+
+def test_a_campaign_runs_what_attacks_a_promise_and_each_crash_point_once() -> None:
+    series = Campaign(claims.attacks, rounds=3, only="", first_seed=5, runs_dir="runs")
+    trials = series.trials()
+    own = [each for each in trials if each.control is None]
+    seeds = {name: [each.seed for each in own if each.scenario == name] for name in (*SCENARIOS, *POINTS)}
+    assert seeds["worker-killed"] == [5, 6, 7]
+    assert all(seeds[name] == [5] for name in POINTS)
+    assert {each.control for each in trials if each.control} == set(CONTROLS) | set(HARMLESS)
+    assert len(own) == len(set(own))
+    assert not any(first == second for first, second in itertools.pairwise(own))
