@@ -19,8 +19,8 @@ import psycopg
 import redis
 
 from scheduler.client import Client
-from scheduler.embedded import ServerFailed, free_port, launch
-from scheduler.errors import ConfigurationError, nearest
+from scheduler.embedded import free_port, launch
+from scheduler.errors import ConfigurationError, SchedulerError, nearest
 from scheduler.settings import PREFIX, Settings
 from scheduler.testing.waiting import eventually
 
@@ -88,7 +88,7 @@ class Stack:
         return self.url
 
     async def worker(self, **settings: Any) -> subprocess.Popen[bytes]:
-        """Start a worker and wait until it is registered, or has died at a crash point. Raises ServerFailed."""
+        """Start a worker and wait until it is registered, or has died at a crash point. Raises SchedulerError."""
         process = self.start("worker", **settings)
         name = f"{socket.gethostname()}:{process.pid}"
         armed = "SCHEDULER_CRASH_POINTS" in self.environment(**settings)
@@ -161,11 +161,11 @@ class Stack:
                 client.delete(key)
 
     def _check(self, process: subprocess.Popen[bytes]) -> None:
-        """Raises ServerFailed with the end of its log when it has ended."""
+        """Raises SchedulerError with the end of its log when it has ended."""
         if process.poll() is not None:
             [log] = self.folder.glob(f"*-{self.processes.index(process)}.log")
             text = log.read_text(errors="replace")[-LOG_TAIL:]
-            raise ServerFailed(f"{log.stem} ended with {process.returncode}; {log} ends with:\n{text}")
+            raise SchedulerError(f"{log.stem} ended with {process.returncode}; {log} ends with:\n{text}")
 
 
 async def run_through_crash(

@@ -60,7 +60,7 @@ def test_a_death_in_the_last_attempt_fails_the_job_and_any_other_gives_it_back(
 
 
 def test_the_schema_allows_the_same_statuses_and_calls_the_same_ones_final() -> None:
-    schema = (ROOT / "scheduler/storage/0001_schema.sql").read_text()
+    schema = (ROOT / "scheduler/storage/migrations/0001_schema.sql").read_text()
     everything, final = (
         set(re.findall(r"'([A-Z]+)'", found)) for found in re.findall(r"status IN \(([^)]*)\)", schema)
     )
