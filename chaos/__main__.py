@@ -118,12 +118,12 @@ def controls(
     Each control has a bounded number of seeded runs to be caught in; the healthy build is run at the same schedules.
     Faults that the design outlives are run too and must lose nothing. Exit 0 when all is as it should be, else 1.
     """
-    from chaos.controls.catalogue import CONTROLS, HARMLESS, find
+    from chaos.controls.control import every, find
     from chaos.series import register
     from chaos.series.campaign import Controls
     from chaos.series.tables import control_list, control_table
 
-    chosen = [find(name) for name in names or (*CONTROLS, *HARMLESS)]
+    chosen = [find(name) for name in names or every()]
     if only_list:
         out.print(control_list(chosen))
         return
@@ -263,7 +263,7 @@ def up(
 def _judged(name: str, options: Options, control: str | None) -> Verdict:
     """Carry out, print the table, and say where the run is."""
     from chaos.console import Progress, verdict_table
-    from chaos.controls.catalogue import find as find_control
+    from chaos.controls.control import find as find_control
     from chaos.experiment import carry_out
     from chaos.scenarios import find
 

@@ -13,6 +13,10 @@ ChaosError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Self
+
 
 class ChaosError(Exception):
     """Base of everything this package raises on purpose."""
@@ -60,3 +64,9 @@ class RunUnreadable(ChaosError):
 
 class UsageError(ChaosError):
     """What was asked for does not exist; the message names the nearest that does."""
+
+    @classmethod
+    def unknown(cls, what: str, name: str, known: Iterable[str], listed_by: str) -> Self:
+        """`what` is the noun, such as "scenario"; `listed_by` says where all names stand, when none is near."""
+        near = get_close_matches(name, known := list(known), n=1, cutoff=0.4)
+        return cls(f"no {what} is called {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"see {listed_by}"))

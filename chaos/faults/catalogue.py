@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from difflib import get_close_matches
 
 from chaos.errors import UsageError
 from chaos.faults.fault import Fault
@@ -46,6 +45,5 @@ FAULTS: dict[str, Callable[[Planned], Fault]] = {
 def make_fault(planned: Planned) -> Fault:
     """The fault that a schedule's line names. Raises UsageError with the nearest known name."""
     if planned.fault not in FAULTS:
-        near = get_close_matches(planned.fault, FAULTS, n=1, cutoff=0.4) or sorted(FAULTS)
-        raise UsageError(f"no fault is called {planned.fault!r}; did you mean {near[0]!r}?")
+        raise UsageError.unknown("fault", planned.fault, FAULTS, "chaos/faults/catalogue.py")
     return FAULTS[planned.fault](planned)

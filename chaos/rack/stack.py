@@ -143,7 +143,7 @@ class Stack(Started):
             "CHAOS_LEDGER": str(self.folder.effects.absolute()),
         }
         if self.shape.control and self.shape.control_on in {name, role, "*"}:
-            jobs.append("chaos.controls.catalogue")
+            jobs.append("chaos.controls.loader")
             found["CHAOS_CONTROL"] = self.shape.control
         return found | {"SCHEDULER_JOBS": ",".join(jobs)} | self.shape.environment
 

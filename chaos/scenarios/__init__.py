@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 from chaos.errors import UsageError
 from chaos.scenarios import api, chance, demo, load, points, postgres, redis, workers
 from chaos.scenarios.scenario import Scenario
@@ -19,7 +17,5 @@ def find(name: str) -> Scenario:
     """The scenario of that name. Raises UsageError with the nearest known name."""
     known = SCENARIOS | UNLISTED
     if name not in known:
-        near = get_close_matches(name, known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else "see `chaos list`"
-        raise UsageError(f"no scenario is called {name!r}; {hint}")
+        raise UsageError.unknown("scenario", name, known, "`chaos list`")
     return known[name]

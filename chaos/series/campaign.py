@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from chaos.controls.catalogue import CONTROLS, HARMLESS, Control
+from chaos.controls.control import Control, every
 from chaos.scenarios import POINTS, SCENARIOS, UNLISTED
 from chaos.series.lanes import Ended, Trial
 
@@ -28,7 +28,7 @@ class Tried:
 
     @property
     def is_harmless(self) -> bool:
-        return self.control.name in HARMLESS
+        return self.control.is_harmless
 
     @property
     def missed(self) -> list[str]:
@@ -103,7 +103,7 @@ class Campaign:
     def __init__(
         self, attacks: Callable[[str], bool], *, rounds: int, only: str, first_seed: int, runs_dir: str
     ) -> None:
-        chosen = [] if only else [*CONTROLS.values(), *HARMLESS.values()]
+        chosen = [] if only else list(every().values())
         self.controls = Controls(chosen, first_seed=first_seed, runs_dir=runs_dir)
         self.ended: list[Ended] = []
         seeds = range(first_seed, first_seed + rounds)

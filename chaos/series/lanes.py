@@ -55,7 +55,7 @@ class Ended(msgspec.Struct, frozen=True):
 
 def scenario_for(trial: Trial) -> tuple[Scenario, str]:
     """The scenario as its control wants it, and the processes that the control breaks."""
-    from chaos.controls.catalogue import find as find_control
+    from chaos.controls.control import find as find_control
     from chaos.scenarios import find
 
     scenario = find(trial.scenario)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from chaos.controls.catalogue import Control
+from chaos.controls.control import Control
 from chaos.model import Explored
 from chaos.series.campaign import Controls
 from chaos.series.lanes import Ended

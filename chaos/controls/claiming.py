@@ -1,0 +1,72 @@
+"""Broken builds of claiming, settling and giving back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from chaos.controls.control import control
+from chaos.controls.patch import replace, rewrite
+from scheduler.jobs.job import Outcome
+from scheduler.jobs.lifecycle import RULES, Transition
+from scheduler.storage import postgres
+from scheduler.storage.store import Store
+
+
+@control(
+    "settle-before-body",
+    "writes the final status before the body runs",
+    breaks=("at-least-once", "status-effect"),
+    scenario="worker-killed",
+)
+def settle_before_body() -> None:
+    claim = Store.claim
+
+    async def claim_and_complete(self: Store, worker: bytes, job_ids: Any) -> Any:
+        jobs = await claim(self, worker, job_ids)
+        await self.complete([Outcome.complete(job, None) for job in jobs])
+        return jobs
+
+    replace(Store, "claim", claim_and_complete)
+
+
+@control("no-fence", "settles without presenting the fence", breaks=("fencing",), scenario="worker-paused")
+def no_fence() -> None:
+    rewrite("complete", (" AND fence = %(fence)s AND status = 'PROCESSING'", ""))
+    rewrite("settle", (" AND j.fence = o.fence AND j.status = 'PROCESSING'", ""))
+
+
+@control(
+    "no-status-guard",
+    "claims whatever it is handed, finished or not",
+    breaks=("repetition", "fencing"),
+    scenario="redis-partition",
+)
+def no_status_guard() -> None:
+    """As the schema forbids a running job with an end, this claim takes the end away."""
+    rewrite(
+        "claim",
+        (
+            "attempt = attempt + CASE status WHEN 'PENDING' THEN 1 ELSE 0 END",
+            "attempt = least(attempt + 1, max_attempts)",
+        ),
+        ("SET attempt", "SET finished_at = NULL, attempt"),
+        ("status = 'PROCESSING' AND worker_id = %(worker)s OR status = 'PENDING' AND run_at", "run_at"),
+    )
+
+
+@control(
+    "settle-async", "settles with synchronous_commit=off", breaks=("fencing",), scenario="postgres-restarted", runs=5
+)
+def settle_async() -> None:
+    replace(postgres, "_OPTIONS", f"{vars(postgres)['_OPTIONS']} -c synchronous_commit=off")
+
+
+@control(
+    "release-burns",
+    "spends an attempt on every job given back at SIGTERM",
+    breaks=("release",),
+    scenario="worker-terminated",
+)
+def release_burns() -> None:
+    RULES[Transition.RELEASE] = dataclasses.replace(RULES[Transition.RELEASE], attempt=0)

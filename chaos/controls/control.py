@@ -1,0 +1,86 @@
+"""A negative control as a value, the decorator that makes one out of its patch, and finding one by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from chaos.errors import UsageError
+
+if TYPE_CHECKING:  # a process that is to be broken loads this module, and has nothing to do with experiments
+    from chaos.load.load import Load
+    from chaos.scenarios.scenario import Scenario
+
+EVERYWHERE, CLIENT = "*", "client"
+FAMILIES = ("claiming", "retries", "leases", "submitting", "harmless")
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What is broken, the scenario that shows it, the checks that must turn invalid, and the patch that breaks it.
+
+    Each check must do so in one of the first `runs` seeds. Harmless: `breaks` may turn invalid, nothing else.
+    """
+
+    name: str
+    does: str
+    scenario: str
+    apply: Callable[[], None]  # breaks the process that calls it; raises UsageError when it finds nothing to break
+    breaks: tuple[str, ...] = ()
+    on: str = "worker"  # a role, a process name, everywhere, or the client that submits
+    drain_seconds: float = 15.0
+    runs: int = 3
+    is_harmless: bool = False
+
+    def adapt(self, scenario: Scenario) -> Scenario:
+        """The scenario for this build: one that never drains is not waited for, a broken client submits its way."""
+        load = _keyless(scenario.load) if self.on == CLIENT else scenario.load
+        return replace(scenario, drain_seconds=self.drain_seconds, load=load)
+
+
+def control(
+    name: str,
+    does: str,
+    *,
+    scenario: str,
+    breaks: tuple[str, ...] = (),
+    on: str = "worker",
+    drain_seconds: float = 15.0,
+    runs: int = 3,
+    is_harmless: bool = False,
+) -> Callable[[Callable[[], None]], Control]:
+    """Make a control of the function that breaks the process it is called in."""
+    return lambda patch: Control(name, does, scenario, patch, breaks, on, drain_seconds, runs, is_harmless)
+
+
+def controls_in(family: ModuleType) -> Iterator[Control]:
+    """Those of one family, in the order of its file."""
+    return (each for each in vars(family).values() if isinstance(each, Control))
+
+
+@cache
+def every() -> dict[str, Control]:
+    """All of them by name, the harmless ones last."""
+    families = [import_module(f"chaos.controls.{family}") for family in FAMILIES]
+    return {each.name: each for family in families for each in controls_in(family)}
+
+
+def find(name: str) -> Control:
+    """The control of that name, harmless or not. Raises UsageError with the nearest known name."""
+    if name not in every():
+        raise UsageError.unknown("control", name, every(), "`chaos controls --list`")
+    return every()[name]
+
+
+def _keyless(load: Callable[[int, float], Load]) -> Callable[[int, float], Load]:
+    from chaos.load.workload import Workload
+
+    def make(jobs: int, seconds: float) -> Load:
+        whole = load(jobs, seconds)
+        return replace(whole, keyed=False) if isinstance(whole, Workload) else whole
+
+    return make
