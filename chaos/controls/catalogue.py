@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 from chaos.controls import breakage
 from chaos.errors import UsageError
-from chaos.load.load import Load
-from chaos.load.workload import Workload
-from chaos.scenarios.scenario import Scenario
 
 EVERYWHERE, CLIENT = "*", "client"
 
@@ -36,19 +33,6 @@ class Control:
     on: str = "worker"  # a role, a process name, everywhere, or the client that submits
     drain_seconds: float = 15.0
     runs: int = 3
-
-    def adapt(self, scenario: Scenario) -> Scenario:
-        """The scenario for this build: one that never drains is not waited for, a broken client submits its way."""
-        load = _keyless(scenario.load) if self.on == CLIENT else scenario.load
-        return replace(scenario, drain_seconds=self.drain_seconds, load=load)
-
-
-def _keyless(load: Callable[[int, float], Load]) -> Callable[[int, float], Load]:
-    def make(jobs: int, seconds: float) -> Load:
-        whole = load(jobs, seconds)
-        return replace(whole, keyed=False) if isinstance(whole, Workload) else whole
-
-    return make
 
 
 CONTROLS: dict[str, Control] = {
