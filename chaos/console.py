@@ -13,7 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from chaos.record.history import Planned, Sample
+from chaos.record.history import Sample
+from chaos.record.plan import Planned
 from chaos.record.verdict import Check, Judgement, Verdict
 from chaos.scenarios.scenario import Scenario
 
@@ -130,7 +131,8 @@ def _coloured(verdict: Verdict) -> Text:
 def scenario_table(scenarios: Iterable[Scenario]) -> Table:
     table = Table("scenario", "the promise under attack", "faults", "about")
     for scenario in scenarios:
-        schedule = scenario.schedule(1, scenario.seconds)
+        seconds = scenario.settings.duration
+        schedule = scenario.schedule(1, seconds)
         faults = ", ".join(dict.fromkeys(f"{p.fault} {p.target}" for p in schedule)) or "none"
-        table.add_row(scenario.name, scenario.claim, faults, f"{scenario.seconds + 20:.0f} s")
+        table.add_row(scenario.name, scenario.claim, faults, f"{seconds + 20:.0f} s")
     return table

@@ -8,7 +8,8 @@ from typing import Any
 
 from chaos.faults.fault import Fault, World
 from chaos.faults.toxiproxy import Stream, Toxic
-from chaos.record.history import Planned
+from chaos.record.aim import Aim
+from chaos.record.plan import Planned
 
 BOTH: tuple[Stream, ...] = ("upstream", "downstream")
 
@@ -18,7 +19,7 @@ class LinkFault:
     """Toxics on one link between a role and a store, or a listener that refuses (`toxics` empty)."""
 
     name: str
-    target: str
+    target: Aim
     toxics: tuple[Toxic, ...] = ()
 
     def await_moment(self, world: World) -> None:

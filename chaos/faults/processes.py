@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from chaos.errors import FaultFailed, UsageError
 from chaos.faults.fault import Fault, World
-from chaos.record.history import Planned
+from chaos.record.aim import Aim
+from chaos.record.plan import Planned
 
 POINT_SECONDS = 20.0
-# what a process does at a crash point, by the name of the fault
-AT_POINT = {"kill": "kill", "pause": "stall", "reply_lost": "lose"}
+AT_POINT = ("kill", "pause", "reply_lost")  # the faults that a process can suffer at a crash point
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,12 @@ class SignalFault:
     """A signal to a process: SIGSTOP heals by SIGCONT, SIGKILL and SIGTERM by a replacement process."""
 
     name: str
-    target: str
+    target: Aim
     number: signal.Signals
     when_busy: bool = False
 
     def await_moment(self, world: World) -> None:
-        """In vain is no failure: the guards say whether a fault met any job."""
+        """That no body runs in time is no failure: the guards say whether a fault met any job."""
         if self.when_busy:
             world.await_busy(self.target, 10.0)
 
@@ -44,7 +44,7 @@ class PointFault:
     """What the process does to itself at a crash point that it was started with: dies, stops, or loses a reply."""
 
     name: str
-    target: str
+    target: Aim
     point: str
 
     def await_moment(self, world: World) -> None:
@@ -78,14 +78,3 @@ def at_point(planned: Planned) -> Fault:
     if "point" not in planned.arguments:
         raise UsageError(f"{planned.fault} on {planned.target} has no `point` among its arguments; see `chaos points`")
     return PointFault(planned.fault, planned.target, str(planned.arguments["point"]))
-
-
-def armed(schedule: Iterable[Planned]) -> dict[tuple[str, int], str]:
-    """(process, n-th start) → the value of SCHEDULER_CRASH_POINTS that the schedule wants there."""
-    return {
-        (each.target, int(each.arguments.get("start", 1))): (
-            f"{each.arguments['point']}:{AT_POINT[each.fault]}@{each.arguments.get('nth', 1)}"
-        )
-        for each in schedule
-        if "point" in each.arguments
-    }

@@ -77,9 +77,8 @@ def _orphan(run: Run, window: Window, runs: list[Execution], index: int, bound: 
     seconds = (restart.start_ns - window.onset_ns) / SECOND if restart else None
     deadline_ns = window.onset_ns + round(bound * SECOND)
     queued = restart is not None and has_backlog(run.samples, deadline_ns, restart.start_ns)
-    return Orphan(
-        cut.job_id, cut.attempt, window.target, seconds, queued, _excuse(run, window, runs[: index + 1], bound)
-    )
+    excuse = _excuse(run, window, runs[: index + 1], bound)
+    return Orphan(cut.job_id, cut.attempt, str(window.target), seconds, queued, excuse)
 
 
 def _excuse(run: Run, window: Window, runs: list[Execution], bound: float) -> str | None:

@@ -22,10 +22,11 @@ from rich.console import Console
 
 from chaos.console import Progress
 from chaos.errors import ChaosError
-from chaos.experiment import Options, carry_out
+from chaos.experiment import carry_out
+from chaos.planning import Options, resolve
 from chaos.rack.servers import Servers
 from chaos.record.runs import RUNS
-from chaos.scenarios.scenario import Scenario
+from chaos.scenarios import find
 from scheduler import SchedulerError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -53,31 +54,13 @@ class Ended(msgspec.Struct, frozen=True):
     faults: int = 0
 
 
-def scenario_for(trial: Trial) -> tuple[Scenario, str]:
-    """The scenario as its control wants it, and the processes that the control breaks."""
-    from chaos.controls.control import find as find_control
-    from chaos.scenarios import find
-
-    scenario = find(trial.scenario)
-    if trial.control is None:
-        return scenario, ""
-    control = find_control(trial.control)
-    return control.adapt(scenario), control.on
-
-
 def carry_out_trial(trial: Trial, servers: Servers) -> Ended:
     """One run without a word. A failure of the harness is an outcome, not an exception."""
-    scenario, on = scenario_for(trial)
-    options = Options(
-        seed=trial.seed,
-        control=trial.control,
-        control_on=on,
-        pace=trial.pace,
-        runs=Path(trial.runs),
-    )
+    options = Options(seed=trial.seed, control=trial.control, pace=trial.pace)
     try:
+        plan = resolve(find(trial.scenario), options)
         with Progress(Console(quiet=True)) as silent:
-            result = carry_out(scenario, options, silent, servers)
+            result = carry_out(plan, silent, servers, runs_dir=Path(trial.runs))
     except (ChaosError, SchedulerError, OSError) as error:
         return Ended(trial, "the harness failed", error=str(error))
     judgement = result.judgement

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from chaos.errors import UsageError
-from chaos.record.history import Manifest
+from chaos.record.plan import Manifest
 from chaos.record.runs import load_judgement, load_manifest
 from chaos.record.verdict import Judgement, loss_bound
 from chaos.series.campaign import Tried

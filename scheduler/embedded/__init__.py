@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scheduler.embedded.postgres import Postgres
-from scheduler.embedded.process import free_port, launch
+from scheduler.embedded.process import free_port, is_free, launch
 from scheduler.embedded.program import Program
 from scheduler.embedded.redis import Redis
 from scheduler.embedded.server import Server, ServerFailed
@@ -25,6 +25,7 @@ __all__ = [
     "Stores",
     "embedded",
     "free_port",
+    "is_free",
     "launch",
 ]
 

@@ -4,13 +4,15 @@ Needs no pytest; the fixtures do: `pytest_plugins = ["scheduler.testing.fixtures
 """
 
 from scheduler.testing.inline import AttemptOutcome, run_inline, run_to_end
-from scheduler.testing.points import HANDLER_POINTS
+from scheduler.testing.points import HANDLER_POINTS, POINTS, Point
 from scheduler.testing.stack import Stack, StoreUrls, run_through_crash
 from scheduler.testing.waiting import eventually
 
 __all__ = [
     "HANDLER_POINTS",
+    "POINTS",
     "AttemptOutcome",
+    "Point",
     "Stack",
     "StoreUrls",
     "eventually",

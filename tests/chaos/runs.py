@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chaos.record.history import Manifest
+from chaos.record.plan import Manifest
 from chaos.record.runs import Folder
 from chaos.record.verdict import Check, Judgement
 

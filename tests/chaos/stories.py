@@ -6,24 +6,21 @@ from typing import Any
 
 import msgspec
 
+from chaos.record.aim import worker
 from chaos.record.history import (
     NEMESIS,
     SECOND,
     Effect,
     Event,
     Final,
-    Guards,
     Kind,
-    Manifest,
     Operation,
-    Phase,
-    Planned,
     Run,
     Sample,
-    Settings,
     Status,
     Stores,
 )
+from chaos.record.plan import Guards, Manifest, Phase, Planned, Settings
 
 A, B = 101, 102  # pids of two workers
 
@@ -117,7 +114,7 @@ class Story:
             scenario="story",
             seed=1,
             settings=Settings(),
-            schedule=[Planned(0, "kill", "worker-1", 1)],
+            schedule=[Planned(0, "kill", worker(1), 1)],
             phases=[Phase("drain", _ns(50), _ns(60))],
             guards=self.guards,
             troubles=self.troubles,

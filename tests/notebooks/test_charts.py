@@ -62,7 +62,7 @@ def test_charts_over_time_share_one_axis_and_show_every_fault(draw: Draw, sound:
 
 def test_faults_at_the_same_time_get_lanes_of_their_own_at_most_twelve(bare: Bare) -> None:
     lines = [
-        fault(number, kind, "refuse", at, target=f"link-{number}")
+        fault(number, kind, "refuse", at, target=f"worker-{number + 1}")
         for number in range(20)
         for kind, at in (("invoke", 1.0 + number / 100), ("ok", 1.005 + number / 100))
     ]

@@ -19,7 +19,8 @@ import pytest
 from chaos.faults.catalogue import make_fault
 from chaos.faults.links import LinkFault
 from chaos.faults.toxiproxy import Toxiproxy
-from chaos.record.history import Planned
+from chaos.record.aim import Aim
+from chaos.record.plan import Planned
 from scheduler.errors import StoreUnavailable
 from scheduler.jobs.job import Outcome
 from scheduler.storage.postgres import Postgres
@@ -99,7 +100,7 @@ class World:
             self.toxiproxy.remove_toxic(link, toxic.label)
 
     def _toxics(self) -> Sequence[Any]:
-        made = make_fault(Planned(0, self.fault, "either", 1, {}))
+        made = make_fault(Planned(0, self.fault, Aim("worker-redis"), 1, {}))
         assert isinstance(made, LinkFault)
         return made.toxics
 

@@ -12,6 +12,8 @@ def test_the_public_names_are_these() -> None:
     assert sorted(scheduler.testing.__all__) == [
         "AttemptOutcome",
         "HANDLER_POINTS",
+        "POINTS",
+        "Point",
         "Stack",
         "StoreUrls",
         "eventually",

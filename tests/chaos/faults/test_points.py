@@ -10,12 +10,14 @@ import sys
 
 import pytest
 
-from chaos.faults.processes import armed
-from chaos.record.history import Planned
+from chaos.record.aim import API, worker
+from chaos.record.plan import Armed as ArmedPoint
+from chaos.record.plan import Plan, Planned
 from chaos.scenarios import POINTS as SCENARIOS
 from scheduler import Client
 from scheduler.errors import ConfigurationError, StoreUnavailable
-from scheduler.testing.points import POINTS, Armed
+from scheduler.testing import POINTS
+from scheduler.testing.points import Armed
 from tests.cluster import Cluster, eventually
 
 
@@ -52,13 +54,13 @@ def test_a_point_acts_at_its_time_and_never_again() -> None:
 
 def test_a_schedule_arms_the_named_start_of_a_process() -> None:
     schedule = [
-        Planned(0, "pause", "worker-1", 1, {"point": "worker.after-ack", "nth": 3, "start": 2}),
-        Planned(0, "reply_lost", "api", 0, {"point": "api.after-commit"}),
-        Planned(0, "kill", "worker-2", 1),
+        Planned(0, "pause", worker(1), 1, {"point": "worker.after-ack", "nth": 3, "start": 2}),
+        Planned(0, "reply_lost", API, 0, {"point": "api.after-commit"}),
+        Planned(0, "kill", worker(2), 1),
     ]
-    assert armed(schedule) == {
-        ("worker-1", 2): "worker.after-ack:stall@3",
-        ("api", 1): "api.after-commit:lose@1",
+    assert Plan("x", 1, schedule=schedule).armed == {
+        (worker(1), 2): ArmedPoint("worker.after-ack", "pause", 3),
+        (API, 1): ArmedPoint("api.after-commit", "reply_lost"),
     }
 
 

@@ -9,7 +9,8 @@ import pytest
 from chaos.judge import guards
 from chaos.judge.checks import judge
 from chaos.judge.guards import GUARDS
-from chaos.record.history import Guards, Run
+from chaos.record.history import Run
+from chaos.record.plan import Guards
 from chaos.record.verdict import Check
 from tests.chaos.stories import A, B, Story
 
@@ -21,12 +22,12 @@ HOLLOW: list[tuple[str, Judge, Callable[[], Story]]] = [
     (
         "the fault came when all was done",
         guards.overlap,
-        lambda: Story(WELL).done("j").fault("kill", "w", at=9, pid=A),
+        lambda: Story(WELL).done("j").fault("kill", "worker-1", at=9, pid=A),
     ),
     (
         "a kill without a redelivery",
         guards.redelivery,
-        lambda: Story(WELL).done("j").fault("kill", "w", at=0.5, pid=B),
+        lambda: Story(WELL).done("j").fault("kill", "worker-1", at=0.5, pid=B),
     ),
     ("no final answer was read", guards.drained, lambda: Story().submit("j").ran("j")),
     ("no submit succeeded", guards.operations, lambda: Story().submit("j", kind="info").ran("j")),

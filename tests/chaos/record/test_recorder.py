@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from chaos.errors import RunUnreadable
 from chaos.record import runs
-from chaos.record.history import Effect, Final, Manifest, Operation, Run, Sample, Stores, calls
+from chaos.record.history import Effect, Final, Operation, Run, Sample, Stores, calls
+from chaos.record.plan import Manifest
 from chaos.record.recorder import Recorder, Tail, merge_histories, read_records, write_records
 from chaos.record.verdict import Check, Judgement
 from tests.chaos.stories import Story
@@ -169,9 +170,9 @@ class TestRunFolders:
 
     def test_a_run_that_broke_off_still_loads(self, tmp_path: Path) -> None:
         folder = runs.create("demo", 1, tmp_path)
-        folder.write(folder.manifest, Manifest("demo", "demo", 1))
+        folder.write(folder.manifest, Manifest("demo", 1, run="demo"))
         run = runs.load_run(folder.path)
-        assert run == Run(Manifest("demo", "demo", 1), stores=Stores(), path=folder.path.resolve())
+        assert run == Run(Manifest("demo", 1, run="demo"), stores=Stores(), path=folder.path.resolve())
 
     def test_a_folder_without_a_manifest_is_no_run(self, tmp_path: Path) -> None:
         with pytest.raises(RunUnreadable, match=r"holds no manifest\.json"):
