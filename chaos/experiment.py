@@ -19,6 +19,7 @@ import httpx
 import msgspec
 
 from chaos.console import Progress
+from chaos.controls.control import find as find_control
 from chaos.errors import ChaosError, StackFailed
 from chaos.faults.catalogue import make_fault
 from chaos.faults.nemesis import Nemesis
@@ -93,7 +94,7 @@ def carry_out(scenario: Scenario, options: Options, progress: Progress, servers:
     shape = Shape(
         workers=scenario.workers,
         environment=_environment(scenario, settings),
-        control=options.control,
+        control=find_control(options.control).address if options.control else None,
         control_on=options.control_on,
         api_port=options.api_port,
         armed=armed(schedule),

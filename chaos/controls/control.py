@@ -36,6 +36,11 @@ class Control:
     runs: int = 3
     is_harmless: bool = False
 
+    @property
+    def address(self) -> str:
+        """Family and name, as CHAOS_CONTROL tells them to the process that is to be broken."""
+        return f"{self.apply.__module__}:{self.name}"
+
     def adapt(self, scenario: Scenario) -> Scenario:
         """The scenario for this build: one that never drains is not waited for, a broken client submits its way."""
         load = _keyless(scenario.load) if self.on == CLIENT else scenario.load

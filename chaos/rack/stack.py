@@ -43,7 +43,7 @@ class Shape:
 
     workers: int = 2
     environment: dict[str, str] = field(default_factory=dict)
-    control: str | None = None
+    control: str | None = None  # the address that CHAOS_CONTROL gets
     control_on: str = "worker"  # a process name, or a role
     api_port: int = 0
     toxiproxy_port: int = 0
