@@ -219,13 +219,14 @@ def report(folder: RunFolder) -> None:
 
 @app.command()
 def verdict(folder: RunFolder) -> None:
-    """Judge a recorded run again and print the table."""
+    """Judge a recorded run again, by its scenario's own checks too, and print the table."""
     from chaos.console import verdict_table
-    from chaos.judge.checks import judge
+    from chaos.judge import judge
     from chaos.record.runs import load_run
+    from chaos.scenarios import find
 
     recorded = load_run(folder)
-    judgement = judge(recorded)
+    judgement = judge(recorded, find(recorded.manifest.scenario).promises)
     out.print(verdict_table(judgement, recorded.manifest.run))
     raise typer.Exit(EXIT[judgement.verdict])
 

@@ -24,7 +24,7 @@ from chaos.errors import ChaosError, StackFailed
 from chaos.faults.catalogue import make_fault
 from chaos.faults.nemesis import Nemesis
 from chaos.faults.processes import armed
-from chaos.judge.checks import judge
+from chaos.judge import judge
 from chaos.load.load import Load, Target
 from chaos.rack.eyes import Eyes
 from chaos.rack.servers import Servers
@@ -105,7 +105,7 @@ def carry_out(scenario: Scenario, options: Options, progress: Progress, servers:
         experiment = Experiment(scenario, stack, load, manifest, progress)
         asyncio.run(experiment.run())
     progress.phase("judge")
-    judgement = judge(runs.load_run(folder.path))
+    judgement = judge(runs.load_run(folder.path), scenario.promises)
     folder.write(folder.verdict, judgement)
     return Result(folder, judgement)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from chaos.judge.promise import Promise
 from chaos.load.load import Load
 from chaos.load.workload import Workload
 from chaos.record.history import Guards, Planned, Settings
@@ -31,6 +32,7 @@ class Scenario:
     steady_seconds: float = 3.0
     drain_seconds: float = 60.0
     environment: dict[str, str] = field(default_factory=dict)
+    promises: tuple[Promise, ...] = ()  # judged in this scenario alone, beside the common ones
     supervised: bool = False  # workers that SIGKILL themselves are started again
     sample_seconds: float = 0.25  # how often the stores are looked at; each look also sees what became final
 
