@@ -77,6 +77,12 @@ def test_every_control_and_every_check_stands_behind_some_promise() -> None:
     assert CHECKS - judging == set()
 
 
+def test_every_check_of_a_scenarios_own_has_a_control_that_it_must_catch_there() -> None:
+    for name, scenario in SCENARIOS.items():
+        broken = {check for each in CONTROLS.values() if each.scenario == name for check in each.breaks}
+        assert {each.name for each in scenario.promises} <= broken
+
+
 @pytest.mark.parametrize("document", TABLES, ids=lambda path: path.name)
 def test_the_tables_are_those_that_the_register_makes(document: Path) -> None:
     assert document.read_text() == rendered(document.read_text(), claims, document), "stale: `chaos prove` writes them"
