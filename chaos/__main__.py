@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -335,8 +336,8 @@ def main() -> None:
         _fail(group, 2)
     except* (ChaosError, SchedulerError) as group:
         _fail(group, HARNESS_FAILED)
-    except* Exception:  # an exit code of 1 would say that a promise is broken
-        Console(stderr=True).print_exception()
+    except* Exception as group:  # an exit code of 1 would say that a promise is broken
+        traceback.print_exception(group)
         sys.exit(HARNESS_FAILED)
 
 

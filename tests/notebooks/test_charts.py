@@ -1,4 +1,4 @@
-"""Every chart on every kind of run: it draws, says n, describes itself, and keeps the one time axis."""
+"""Every chart on every sort of run: it draws, says n, describes itself, and keeps the one time axis."""
 
 from __future__ import annotations
 
