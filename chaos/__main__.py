@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -207,13 +208,14 @@ def report(folder: RunFolder) -> None:
 
 @app.command()
 def verdict(folder: RunFolder) -> None:
-    """Judge a recorded run again and print the table."""
+    """Judge a recorded run again, by its scenario's own checks too, and print the table."""
     from chaos.console import verdict_table
-    from chaos.judge.checks import judge
+    from chaos.judge import judge
     from chaos.record.runs import load_run
+    from chaos.scenarios import find
 
     recorded = load_run(folder)
-    judgement = judge(recorded)
+    judgement = judge(recorded, find(recorded.manifest.scenario).promises)
     out.print(verdict_table(judgement, recorded.manifest.run))
     raise typer.Exit(EXIT[judgement.verdict])
 
@@ -316,8 +318,8 @@ def main() -> None:
         _fail(group, 2)
     except* (ChaosError, SchedulerError) as group:
         _fail(group, HARNESS_FAILED)
-    except* Exception:  # an exit code of 1 would say that a promise is broken
-        Console(stderr=True).print_exception()
+    except* Exception as group:  # an exit code of 1 would say that a promise is broken
+        traceback.print_exception(group)
         sys.exit(HARNESS_FAILED)
 
 

@@ -22,7 +22,7 @@ from chaos.console import Progress
 from chaos.errors import ChaosError, StackFailed
 from chaos.faults.catalogue import make_fault
 from chaos.faults.nemesis import Nemesis
-from chaos.judge.checks import judge
+from chaos.judge import judge
 from chaos.load.load import Destination, Load
 from chaos.rack.eyes import Eyes
 from chaos.rack.servers import Servers
@@ -79,7 +79,7 @@ def carry_out(
         experiment = Experiment(stack, scenario.load(plan.settings), manifest, progress)
         asyncio.run(experiment.run())
     progress.phase("judge")
-    judgement = judge(runs.load_run(folder.path))
+    judgement = judge(runs.load_run(folder.path), scenario.promises)
     folder.write(folder.verdict, judgement)
     return Result(folder, judgement)
 

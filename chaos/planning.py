@@ -52,7 +52,11 @@ def _settings(usual: Settings, options: Options) -> Settings:
         return settings
     control = find_control(options.control)
     return msgspec.structs.replace(
-        settings, control=control.name, control_on=control.on, drain_seconds=control.drain_seconds
+        settings,
+        control=control.name,
+        control_at=control.address,
+        control_on=control.on,
+        drain_seconds=control.drain_seconds,
     )
 
 

@@ -31,6 +31,11 @@ class Control:
     runs: int = 3
     is_harmless: bool = False
 
+    @property
+    def address(self) -> str:
+        """Family and name, as CHAOS_CONTROL tells them to the process that is to be broken."""
+        return f"{self.apply.__module__}:{self.name}"
+
 
 def control(
     name: str,

@@ -40,7 +40,10 @@ def retry_due_lost() -> None:
 
 
 @control(
-    "attempts-uncounted", "gives the attempt back with every retry", breaks=("retry-bound", "terminal"), scenario="calm"
+    "attempts-uncounted",
+    "gives the attempt back with every retry",
+    breaks=("retry-bound", "terminal", "exactly-once"),
+    scenario="calm",
 )
 def attempts_uncounted() -> None:
     RULES[Transition.RETRY] = dataclasses.replace(RULES[Transition.RETRY], attempt=-1)

@@ -61,11 +61,12 @@ class Settings(msgspec.Struct, frozen=True):
     supervised: bool = False  # workers that SIGKILL themselves are started again
     pace: float = 1.0  # what every time of the scenario was multiplied by
     control: str | None = None  # the broken build
+    control_at: str = ""  # `module:name`, where a process that is to be broken finds it
     control_on: str = ""  # where the build is broken: a process, a role, `*` for all, or the `client` that submits
 
     def broken_build(self, process: Aim) -> str | None:
-        """The control that this process is to be broken by."""
-        return self.control if self.control_on in {process, process.role, "*"} else None
+        """Where this process finds the control that is to break it."""
+        return self.control_at if self.control_on in {process, process.role, "*"} else None
 
     @property
     def load_seconds(self) -> float:

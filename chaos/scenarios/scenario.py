@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from chaos.judge.promise import Promise
 from chaos.load.load import Load
 from chaos.load.workload import Workload
 from chaos.record.aim import ROLES, link
@@ -32,6 +33,7 @@ class Scenario:
     settings: Settings
     load: Callable[[Settings], Load] = Workload
     guards: Guards = field(default_factory=Guards)
+    promises: tuple[Promise, ...] = ()  # judged in this scenario alone, beside the common ones
 
     def schedule(self, seed: int, seconds: float, pace: float = 1.0) -> list[Planned]:
         """The same seed and length give the same faults at the same times; `seconds` and the times are at that pace."""
