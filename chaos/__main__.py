@@ -234,7 +234,7 @@ def verdict(folder: RunFolder) -> None:
 def demo(seed: Seed = 1, jobs: Jobs = None, runs_dir: RunsDir = RUNS) -> None:
     """1,000 jobs from Locust, one worker killed, Redis cut for 5 s; judged, with a report."""
     from chaos.experiment import Options
-    from scheduler.embedded.process import is_free
+    from scheduler.embedded import is_free
 
     port = 3000 if is_free(3000) else 0
     found = _judged("demo", Options(seed=seed, jobs=jobs, runs=runs_dir, api_port=port), None)

@@ -98,6 +98,10 @@ class Child:
         """Send a signal to this process alone; nothing when it has ended."""
         self.process.send_signal(number)
 
+    def kill(self) -> None:
+        """SIGKILL to it and to what it started in its group."""
+        kill_group(self.process)
+
     def check(self) -> None:
         """Raises ChildFailed when it has ended."""
         if not self.alive:
@@ -130,7 +134,7 @@ class Crew:
         found = [child for child in self.children.values() if not (child.told or child.doomed or child.alive)]
         for child in found:
             child.told = True
-            kill_group(child.process)
+            child.kill()
         return found
 
     def tend(self) -> list[Child]:
