@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from scheduler.embedded import Command, Crew, ServerFailed, embedded, is_free
+from scheduler.embedded import Crew, Launch, ServerFailed, embedded, is_free
 from scheduler.errors import ConfigurationError, SchedulerError
 from scheduler.facts.telemetry import emit
 from scheduler.settings import Settings
@@ -34,7 +34,7 @@ def run_up(settings: Settings, workers: int) -> int:
     with _stores(settings) as urls:
         try:
             for order, name in enumerate(["api", *["worker"] * workers]):
-                crew.start(_command(name, order, urls))
+                crew.start(_launch(name, order, urls))
             emit("up", api=f"http://{settings.host}:{settings.port}/docs", workers=workers, stop="Ctrl-C")
             while not stops:
                 for child in crew.tend():
@@ -48,10 +48,10 @@ def run_up(settings: Settings, workers: int) -> int:
     return 0
 
 
-def _command(role: str, number: int, urls: dict[str, str]) -> Command:
+def _launch(role: str, number: int, urls: dict[str, str]) -> Launch:
     """The API ends first, so that nothing new comes in while the workers drain."""
     name, words = f"{role} {number}" if number else role, [sys.executable, "-m", "scheduler", role]
-    return Command(name, words, environment=os.environ | urls, folder=".", dies_by=signal.SIGTERM, order=min(number, 1))
+    return Launch(name, words, environment=os.environ | urls, folder=".", dies_by=signal.SIGTERM, order=min(number, 1))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from scheduler.embedded import Command
+from scheduler.embedded import Launch
 
 ROOT = Path(__file__).parent.parent.parent
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
@@ -17,11 +17,11 @@ def python_path() -> str:
     return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def python(module: list[str], variables: dict[str, str], log: Path) -> Command:
+def python(module: list[str], variables: dict[str, str], log: Path) -> Launch:
     """`python -m module …`, named for its log, with these variables and few others.
 
     It is killed with us, even while SIGSTOP keeps it deaf.
     """
     kept = {key: os.environ[key] for key in KEPT if key in os.environ}
     environment = kept | {"PYTHONPATH": python_path()} | variables
-    return Command(log.stem, [sys.executable, "-m", *module], log, environment)
+    return Launch(log.stem, [sys.executable, "-m", *module], log, environment)

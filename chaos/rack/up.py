@@ -25,7 +25,7 @@ from chaos.faults.fault import LINKS
 from chaos.rack.python import ROOT, python
 from chaos.rack.stack import Shape, Stack
 from chaos.record.runs import Folder
-from scheduler.embedded import ChildFailed, Command, Crew, is_free
+from scheduler.embedded import ChildFailed, Crew, Launch, is_free
 
 HELPER_SECONDS = 60.0
 POLL_SECONDS = 0.25
@@ -150,14 +150,14 @@ def _starter(stack: Stack, name: str) -> Callable[[], object]:
     return lambda: stack.start_process(name)
 
 
-def _locust(folder: Folder, stack: Stack, ports: Ports) -> Command:
+def _locust(folder: Folder, stack: Stack, ports: Ports) -> Launch:
     profile = str(ROOT / "locustfiles" / "burst.py")
     page = ["--web-host", "127.0.0.1", "--web-port", str(ports.locust)]
     options = ["-f", profile, "--host", stack.api_url, "-u", "1000", "-r", "1000", *page]
     return python(["locust", *options], {}, folder.logs / "locust.log")
 
 
-def _jupyter(folder: Folder, ports: Ports, token: str) -> Command:
+def _jupyter(folder: Folder, ports: Ports, token: str) -> Launch:
     server = [f"--ServerApp.root_dir={ROOT}", f"--IdentityProvider.token={token}", "--allow-root"]
     place = ["--no-browser", "--ip", "127.0.0.1", "--port", str(ports.lab), "--ServerApp.port_retries=0"]
     return python(["jupyterlab", *place, *server], {}, folder.logs / "jupyter.log")

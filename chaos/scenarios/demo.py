@@ -11,7 +11,7 @@ from chaos.load.load import Target
 from chaos.rack.python import ROOT, python
 from chaos.record.history import Guards, Planned
 from chaos.scenarios.scenario import Scenario, both
-from scheduler.embedded import Command, Crew
+from scheduler.embedded import Crew, Launch
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class LocustBurst:
     async def run(self, target: Target, stop: asyncio.Event) -> None:
         crew = Crew()
         try:
-            locust = crew.start(self._command(target))
+            locust = crew.start(self._launch(target))
             while locust.alive:
                 await asyncio.sleep(0.05)
         finally:
@@ -32,7 +32,7 @@ class LocustBurst:
         if locust.exit_code not in {0, 1}:  # 1: some request failed, which the history tells better
             raise ChaosError(f"Locust ended with {locust.exit_code}; {locust.ending}")
 
-    def _command(self, target: Target) -> Command:
+    def _launch(self, target: Target) -> Launch:
         profile, users = str(ROOT / "locustfiles" / "burst.py"), str(self.jobs)
         options = ["-f", profile, "--host", target.api_url, "-t", f"{self.seconds:.0f}s", "-u", users, "-r", users]
         module = ["locust", "--headless", "--only-summary", *options]

@@ -27,7 +27,7 @@ from chaos.rack.servers import Servers
 from chaos.record.runs import RUNS
 from chaos.scenarios.scenario import Scenario
 from scheduler import SchedulerError
-from scheduler.embedded import Child, Command, Crew
+from scheduler.embedded import Child, Crew, Launch
 
 STOP_SECONDS, TRIAL_SECONDS = 90.0, 900.0
 
@@ -140,7 +140,7 @@ def _keep_lane(
 ) -> None:
     try:
         while not stopping.is_set():
-            lane = crew.start(_command(name))
+            lane = crew.start(_launch(name))
             try:
                 while not stopping.is_set() and (trial := wanted.get()) is not None:
                     one = _ask(lane, trial)
@@ -156,11 +156,11 @@ def _keep_lane(
             ended.put(Ended(trial, "the harness failed", error=f"no lane: {error}"))
 
 
-def _command(name: str) -> Command:
+def _launch(name: str) -> Launch:
     """A lane finds what we find, in our folder; when we are killed it is asked to stop, as at Ctrl-C."""
     environment = os.environ | {"PYTHONPATH": python_path()}
     words = [sys.executable, "-m", "chaos", "lane"]
-    return Command(name, words, environment=environment, folder=".", dies_by=SIGTERM, piped=True)
+    return Launch(name, words, environment=environment, folder=".", dies_by=SIGTERM, piped=True)
 
 
 def _ask(lane: Child, trial: Trial) -> Ended:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from scheduler.embedded.crew import Child, Command, Crew
+from scheduler.embedded.crew import Child, Crew, Launch
 from scheduler.embedded.postgres import Postgres
 from scheduler.embedded.process import ChildFailed, free_port, is_free, launch, until
 from scheduler.embedded.program import Program
@@ -21,8 +21,8 @@ from scheduler.embedded.server import Server, ServerFailed
 __all__ = [
     "Child",
     "ChildFailed",
-    "Command",
     "Crew",
+    "Launch",
     "Postgres",
     "Program",
     "Redis",

@@ -22,7 +22,7 @@ STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class Launch:
     """What to run, and how; the fields from `log` to `piped` are those of `launch`.
 
     `order`: of two children the one with the lower is ended first, those with the same at the same time.
@@ -37,8 +37,8 @@ class Command:
     piped: bool = False
     order: int = 0
 
-    def launch(self) -> subprocess.Popen[bytes]:
-        """A process of this command. Raises OSError when none can be made."""
+    def start(self) -> subprocess.Popen[bytes]:
+        """A process of its own. Raises OSError when none can be made."""
         return launch(
             self.words,
             log=self.log,
@@ -56,7 +56,7 @@ class Child:
     `doomed`: its death is wanted, and no news. `wait_seconds` lie between its last death and its next start.
     """
 
-    command: Command
+    launch: Launch
     process: subprocess.Popen[bytes]
     doomed: bool = False
     wait_seconds: float = FIRST_WAIT
@@ -66,7 +66,7 @@ class Child:
 
     @property
     def name(self) -> str:
-        return self.command.name
+        return self.launch.name
 
     @property
     def pid(self) -> int:
@@ -92,7 +92,7 @@ class Child:
     @property
     def ending(self) -> str:
         """The last lines of its log, as the end of a message."""
-        return ending(self.command.log)
+        return ending(self.launch.log)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to this process alone; nothing when it has ended."""
@@ -114,7 +114,7 @@ class Child:
         self.start_at = now + self.wait_seconds
 
     def start_again(self, now: float) -> None:
-        self.process, self.started_at, self.told = self.command.launch(), now, False
+        self.process, self.started_at, self.told = self.launch.start(), now, False
 
 
 class Crew:
@@ -124,9 +124,9 @@ class Crew:
         self.children: dict[str, Child] = {}
         self._stop_seconds = stop_seconds
 
-    def start(self, command: Command, *, doomed: bool = False) -> Child:
+    def start(self, launch: Launch, *, doomed: bool = False) -> Child:
         """Start a child; it takes the place of the dead one of that name. Raises OSError when it cannot be started."""
-        child = self.children[command.name] = Child(command, command.launch(), doomed)
+        child = self.children[launch.name] = Child(launch, launch.start(), doomed)
         return child
 
     def dead(self) -> list[Child]:
@@ -172,8 +172,8 @@ class Crew:
         children = list(self.children.values())
         deaf: list[subprocess.Popen[bytes]] = []
         try:
-            for order in sorted({child.command.order for child in children}):
-                deaf += end([c.process for c in children if c.command.order == order], self._stop_seconds)
+            for order in sorted({child.launch.order for child in children}):
+                deaf += end([c.process for c in children if c.launch.order == order], self._stop_seconds)
         finally:
             end([child.process for child in children], 0)
         return [child for child in children if child.process in deaf]

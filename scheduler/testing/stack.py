@@ -18,7 +18,7 @@ import psycopg
 import redis
 
 from scheduler.client import Client
-from scheduler.embedded import Child, ChildFailed, Command, Crew, free_port
+from scheduler.embedded import Child, ChildFailed, Crew, Launch, free_port
 from scheduler.errors import ConfigurationError, SchedulerError, nearest
 from scheduler.settings import PREFIX, Settings
 from scheduler.testing.waiting import eventually
@@ -70,7 +70,7 @@ class Stack:
     def _start(self, command: str, settings: dict[str, Any]) -> Child:
         name, words = f"{command}-{len(self.processes)}", [sys.executable, "-m", "scheduler", command]
         log, environment = self.folder / f"{name}.log", self.environment(**settings)
-        return self.crew.start(Command(name, words, log, environment, folder="."))
+        return self.crew.start(Launch(name, words, log, environment, folder="."))
 
     async def api(self, **settings: Any) -> str:
         """Start an API process and wait until it is ready. Returns its URL, which also becomes `url`."""

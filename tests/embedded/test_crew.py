@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.embedded import Child, ChildFailed, Command, Crew, until
+from scheduler.embedded import Child, ChildFailed, Crew, Launch, until
 from scheduler.embedded.crew import FIRST_WAIT, HEALTHY_SECONDS, LONGEST_WAIT
 
 DEAF = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
@@ -25,20 +25,20 @@ def crew() -> Iterator[Crew]:
         yield made
 
 
-def shell(folder: Path, script: str, name: str = "child", *, order: int = 0) -> Command:
-    return Command(name, ["/bin/sh", "-c", script], folder / f"{name}.log", order=order)
+def shell(folder: Path, script: str, name: str = "child", *, order: int = 0) -> Launch:
+    return Launch(name, ["/bin/sh", "-c", script], folder / f"{name}.log", order=order)
 
 
-def start(crew: Crew, command: Command) -> Child:
+def start(crew: Crew, launch: Launch) -> Child:
     """Start it, and wait until it has said that it is ready."""
-    child = crew.start(command)
+    child = crew.start(launch)
     crew.until(lambda: "ready" in said(child), 10, child, f"{child.name} was not ready")
     return child
 
 
 def said(child: Child) -> str:
-    assert child.command.log is not None
-    return child.command.log.read_text()
+    assert child.launch.log is not None
+    return child.launch.log.read_text()
 
 
 def is_gone(pid: int) -> bool:
@@ -142,8 +142,8 @@ def test_a_second_ctrl_c_takes_the_time_that_is_left_and_leaves_nobody(tmp_path:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a parent's death kill its children")
 def test_a_child_dies_with_a_parent_that_is_killed_even_when_it_is_deaf_and_stopped(tmp_path: Path) -> None:
     script = (
-        "import os, signal, sys; from pathlib import Path; from scheduler.embedded import Command, Crew\n"
-        f"child = Crew().start(Command('child', ['/bin/sh', '-c', {DEAF!r}], Path({str(tmp_path / 'log')!r})))\n"
+        "import os, signal, sys; from pathlib import Path; from scheduler.embedded import Launch, Crew\n"
+        f"child = Crew().start(Launch('child', ['/bin/sh', '-c', {DEAF!r}], Path({str(tmp_path / 'log')!r})))\n"
         "print(child.pid, flush=True); sys.stdin.readline(); child.signal(signal.SIGSTOP)\n"
         "print(child.state, flush=True); sys.stdin.readline()"
     )
@@ -191,11 +191,11 @@ def test_the_wait_before_a_restart_has_a_limit_and_starts_over_once_the_child_wa
 
 
 def test_a_piped_child_is_written_to_and_read_from(crew: Crew) -> None:
-    process = crew.start(Command("cat", ["/bin/cat"], piped=True)).process
+    process = crew.start(Launch("cat", ["/bin/cat"], piped=True)).process
     assert process.communicate(b"a line\n", timeout=10)[0] == b"a line\n"
 
 
 def test_what_cannot_be_started_is_an_error_of_the_system_and_no_member(crew: Crew, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        crew.start(Command("child", ["/bin/true"], folder=tmp_path / "none"))
+        crew.start(Launch("child", ["/bin/true"], folder=tmp_path / "none"))
     assert crew.children == {}

@@ -12,8 +12,8 @@ def test_the_public_names_are_these() -> None:
     assert sorted(scheduler.embedded.__all__) == [
         "Child",
         "ChildFailed",
-        "Command",
         "Crew",
+        "Launch",
         "Postgres",
         "Program",
         "Redis",
