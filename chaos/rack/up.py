@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,14 +21,14 @@ from rich.console import Console
 from rich.table import Table
 
 from chaos.errors import StackFailed, UsageError
-from chaos.rack.processes import ROOT, end, ending, start
+from chaos.rack.python import ROOT, python
 from chaos.rack.servers import Servers
 from chaos.rack.stack import Shape, Stack
 from chaos.record.aim import API, LINKS, Aim
 from chaos.record.plan import Plan, Settings
 from chaos.record.runs import Folder
 from chaos.targets.ours.processes import callers
-from scheduler.embedded import is_free
+from scheduler.embedded import ChildFailed, Crew, Launch, is_free
 
 HELPER_SECONDS = 60.0
 POLL_SECONDS = 0.25
@@ -93,11 +92,14 @@ def keep_up(workers: int, ports: Ports, data_dir: Path, *, lab: bool, console: C
                 servers = ended.enter_context(Servers(data_dir, toxiproxy_port=ports.toxiproxy))
                 stack = ended.enter_context(Stack(plan, folder, servers, shape))
             with console.status("starting Locust" + (" and JupyterLab" if lab else "")):
-                helpers = _start_helpers(ended, folder, stack, ports, lab=lab)
-            console.print(_addresses(stack, ports, data_dir, {name: url for name, (_, url) in helpers.items()}))
-            _tend(stack, {name: process for name, (process, _) in helpers.items()}, folder, console)
+                helpers = ended.enter_context(Crew())
+                urls = _start_helpers(helpers, folder, stack, ports, lab=lab)
+            console.print(_addresses(stack, ports, data_dir, urls))
+            _tend(stack, helpers, console)
         except KeyboardInterrupt:
             console.print("stopping; Locust and the API first, then the workers, then the stores")
+        except ChildFailed as error:
+            raise StackFailed(str(error)) from error
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, str]:
@@ -106,23 +108,16 @@ def _variables(environment: Mapping[str, str]) -> dict[str, str]:
     return callers(environment) | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
 
 
-Helper = tuple[subprocess.Popen[bytes], str]
-
-
-def _start_helpers(ended: ExitStack, folder: Folder, stack: Stack, ports: Ports, *, lab: bool) -> dict[str, Helper]:
-    """Locust and JupyterLab with their addresses, once they answer. Raises StackFailed."""
-    helpers = {"locust": (_locust(folder, stack, ports), f"http://127.0.0.1:{ports.locust}")}
+def _start_helpers(crew: Crew, folder: Folder, stack: Stack, ports: Ports, *, lab: bool) -> dict[str, str]:
+    """Locust and JupyterLab; returns their addresses, once they answer. Raises ChildFailed."""
+    urls = {crew.start(_locust(folder, stack, ports)).name: f"http://127.0.0.1:{ports.locust}"}
     if lab:
         token = secrets.token_hex(16)
-        helpers["jupyter"] = (_jupyter(folder, ports, token), f"http://127.0.0.1:{ports.lab}/lab?token={token}")
-    ended.callback(lambda: end([process for process, _ in helpers.values()]))
-    deadline = time.monotonic() + HELPER_SECONDS
-    for name, (process, url) in helpers.items():
-        while not _answers(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise StackFailed(f"{name} does not serve {url}; {ending(folder.logs / f'{name}.log')}")
-            time.sleep(0.1)
-    return helpers
+        jupyter = crew.start(_jupyter(folder, ports, token))
+        urls[jupyter.name] = f"http://127.0.0.1:{ports.lab}/lab?token={token}"
+    for name, url in urls.items():
+        crew.until(partial(_answers, url), HELPER_SECONDS, crew.children[name], f"{name} did not serve {url}")
+    return urls
 
 
 def _answers(url: str) -> bool:
@@ -132,8 +127,8 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _tend(stack: Stack, helpers: dict[str, subprocess.Popen[bytes]], folder: Folder, console: Console) -> None:
-    """Start again what dies of API and workers, for ever. Raises StackFailed when a helper ends."""
+def _tend(stack: Stack, helpers: Crew, console: Console) -> None:
+    """Start again what dies of API and workers, for ever. Raises ChildFailed when a helper ends."""
     now = time.monotonic()
     children = {name: Child(_starter(stack, name), now) for name in (API, *stack.workers)}
     while True:
@@ -143,9 +138,7 @@ def _tend(stack: Stack, helpers: dict[str, subprocess.Popen[bytes]], folder: Fol
             console.print(f"{death}; started again in {wait:.1f} s", style="yellow", highlight=False)
         for child in children.values():
             child.tend()
-        for name, process in helpers.items():
-            if process.poll() is not None:
-                raise StackFailed(f"{name} ended with {process.returncode}; {ending(folder.logs / f'{name}.log')}")
+        helpers.check()
         time.sleep(POLL_SECONDS)
 
 
@@ -153,17 +146,17 @@ def _starter(stack: Stack, name: Aim) -> Callable[[], object]:
     return lambda: stack.start_process(name)
 
 
-def _locust(folder: Folder, stack: Stack, ports: Ports) -> subprocess.Popen[bytes]:
+def _locust(folder: Folder, stack: Stack, ports: Ports) -> Launch:
     profile = str(ROOT / "locustfiles" / "burst.py")
     page = ["--web-host", "127.0.0.1", "--web-port", str(ports.locust)]
     options = ["-f", profile, "--host", stack.api_url, "-u", "1000", "-r", "1000", *page]
-    return start([sys.executable, "-m", "locust", *options], {}, folder.logs / "locust.log")
+    return python(["locust", *options], {}, folder.logs / "locust.log")
 
 
-def _jupyter(folder: Folder, ports: Ports, token: str) -> subprocess.Popen[bytes]:
+def _jupyter(folder: Folder, ports: Ports, token: str) -> Launch:
     server = [f"--ServerApp.root_dir={ROOT}", f"--IdentityProvider.token={token}", "--allow-root"]
     place = ["--no-browser", "--ip", "127.0.0.1", "--port", str(ports.lab), "--ServerApp.port_retries=0"]
-    return start([sys.executable, "-m", "jupyterlab", *place, *server], {}, folder.logs / "jupyter.log")
+    return python(["jupyterlab", *place, *server], {}, folder.logs / "jupyter.log")
 
 
 def _addresses(stack: Stack, ports: Ports, data_dir: Path, helpers: dict[str, str]) -> Table:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import random
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from chaos.errors import ChaosError
 from chaos.load.load import Destination
+from chaos.rack.python import ROOT, python
 from chaos.record.aim import REDIS, worker
 from chaos.record.plan import Guards, Planned
 from chaos.scenarios.scenario import Scenario, everyone, usual
-
-ROOT = Path(__file__).parent.parent.parent
-STOP_SECONDS = 10.0
+from scheduler.embedded import Crew, Launch
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,27 +23,21 @@ class LocustBurst:
     seconds: float
 
     async def run(self, to: Destination, stop: asyncio.Event) -> None:
-        log = to.folder.logs / "locust.log"
-        with log.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *self._command(to),
-                cwd=ROOT,
-                env=os.environ | self._environment(to),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-            try:
-                await process.wait()
-            finally:
-                await _end(process)
-        if process.returncode not in {0, 1}:  # 1: some request failed, which the history tells better
-            raise ChaosError(f"Locust ended with {process.returncode}; see {log}")
+        crew = Crew()
+        try:
+            locust = crew.start(self._launch(to))
+            while locust.alive:
+                await asyncio.sleep(0.05)
+        finally:
+            await asyncio.to_thread(crew.end)
+        if locust.exit_code not in {0, 1}:  # 1: some request failed, which the history tells better
+            raise ChaosError(f"Locust ended with {locust.exit_code}; {locust.ending}")
 
-    def _command(self, to: Destination) -> list[str]:
-        options = ["-f", "locustfiles/burst.py", "--host", to.api_url, "-t", f"{self.seconds:.0f}s"]
-        users = str(self.jobs)
-        return [sys.executable, "-m", "locust", "--headless", "--only-summary", *options, "-u", users, "-r", users]
+    def _launch(self, to: Destination) -> Launch:
+        profile, users = str(ROOT / "locustfiles" / "burst.py"), str(self.jobs)
+        options = ["-f", profile, "--host", to.api_url, "-t", f"{self.seconds:.0f}s", "-u", users, "-r", users]
+        module = ["locust", "--headless", "--only-summary", *options]
+        return python(module, self._environment(to), to.folder.logs / "locust.log")
 
     def _environment(self, to: Destination) -> dict[str, str]:
         return {
@@ -57,16 +46,6 @@ class LocustBurst:
             "BURST_SEED": str(to.seed),
             "BURST_WEBHOOK_URL": to.sink_url,
         }
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.terminate()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), STOP_SECONDS)
-    if process.returncode is None:
-        process.kill()
-        await process.wait()
 
 
 def _kill_and_cut(rng: random.Random, _: float) -> list[Planned]:

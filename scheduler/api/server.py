@@ -50,5 +50,6 @@ class Server(uvicorn.Server):
             raise ConfigurationError(
                 f"cannot listen on {self._host}:{self._port}: {error.strerror}; {remedy}"
             ) from error
+        listener.listen()  # from here on nobody is turned away; who comes before `serve` waits
         emit("api_listening", url=f"http://{self._host}:{listener.getsockname()[1]}")
         await self.serve([listener])

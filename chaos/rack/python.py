@@ -1,0 +1,27 @@
+"""How the harness runs Python programs: this checkout first on their path, and little of the caller's environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from scheduler.embedded import Launch
+
+ROOT = Path(__file__).parent.parent.parent
+KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+
+
+def python_path() -> str:
+    """PYTHONPATH for a child: this checkout, then what the caller has there."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def python(module: list[str], variables: dict[str, str], log: Path) -> Launch:
+    """`python -m module …`, named for its log, with these variables and few others.
+
+    It is killed with us, even while SIGSTOP keeps it deaf.
+    """
+    kept = {key: os.environ[key] for key in KEPT if key in os.environ}
+    environment = kept | {"PYTHONPATH": python_path()} | variables
+    return Launch(log.stem, [sys.executable, "-m", *module], log, environment)
