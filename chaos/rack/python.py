@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scheduler.embedded import Launch
@@ -17,11 +18,15 @@ def python_path() -> str:
     return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def python(module: list[str], variables: dict[str, str], log: Path) -> Launch:
-    """`python -m module …`, named for its log, with these variables and few others.
+def program(words: Sequence[str], variables: Mapping[str, str], log: Path) -> Launch:
+    """A program named for its log, with these variables and few others.
 
     It is killed with us, even while SIGSTOP keeps it deaf.
     """
     kept = {key: os.environ[key] for key in KEPT if key in os.environ}
-    environment = kept | {"PYTHONPATH": python_path()} | variables
-    return Launch(log.stem, [sys.executable, "-m", *module], log, environment)
+    return Launch(log.stem, words, log, {**kept, "PYTHONPATH": python_path(), **variables})
+
+
+def python(module: list[str], variables: Mapping[str, str], log: Path) -> Launch:
+    """The same for `python -m module …`."""
+    return program([sys.executable, "-m", *module], variables, log)

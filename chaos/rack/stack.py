@@ -7,7 +7,6 @@ children of a harness that was killed are killed by the kernel.
 
 from __future__ import annotations
 
-import subprocess
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,14 +17,14 @@ from urllib.parse import urlsplit
 import httpx
 
 from chaos.errors import FaultFailed, StackFailed
-from chaos.rack.processes import end, ending, start, until
+from chaos.rack.python import program
 from chaos.rack.servers import Servers, Started
 from chaos.record.aim import API, LINKS, Aim, link, worker
 from chaos.record.plan import Plan
 from chaos.record.runs import Folder
 from chaos.targets.ours.target import OURS
 from chaos.targets.target import Command, Start, Target
-from scheduler.embedded import free_port
+from scheduler.embedded import Child, ChildFailed, Crew, Launch, free_port, until
 
 START_SECONDS, PREPARE_SECONDS = 30.0, 60.0
 
@@ -53,9 +52,8 @@ class Stack(Started):
         self.target = self.shape.target
         self.database_url = ""
         self.api_port = self.shape.api_port or free_port()
-        self._processes: dict[Aim, subprocess.Popen[bytes]] = {}
+        self._crew = Crew(self.target.stop_seconds)
         self._starts: Counter[Aim] = Counter()
-        self._expected_dead: set[Aim] = set()
 
     @property
     def api_url(self) -> str:
@@ -78,21 +76,18 @@ class Stack(Started):
                 self.servers.toxiproxy.create(each, f"127.0.0.1:{store.port}")
             self.servers.toxiproxy.sweep()
         self.database_url = self.servers.database(self._prepare)
-        self._ended.callback(lambda: end(self._processes.values(), self.target.stops_by, self.target.stop_seconds))
+        self._ended.callback(self._crew.end)
         for process in (API, *self.workers):
             self.start_process(process)
         self.await_ready()
 
     def _prepare(self, database_url: str) -> None:
         """Before anything can be cut, and past every proxy."""
-        process = self._launch("prepare", self.target.prepare(database_url))
-        try:
-            code = process.wait(PREPARE_SECONDS)
-        except subprocess.TimeoutExpired:
-            end([process])
-            code = process.returncode
-        if code:
-            raise StackFailed(f"preparing the database ended with {code}; {ending(self.log('prepare'))}")
+        child = self._crew.start(self._launch("prepare", self.target.prepare(database_url)), doomed=True)
+        if not until(lambda: not child.alive, PREPARE_SECONDS):
+            child.kill()
+        if child.exit_code:
+            raise StackFailed(f"preparing the database ended with {child.exit_code}; {child.ending}")
 
     def start_process(self, process: Aim) -> int:
         """Start `api` or `worker-N`; returns its pid."""
@@ -108,14 +103,19 @@ class Stack(Started):
             armed=armed,
             variables=self.shape.variables,
         )
-        self._processes[process] = self._launch(process, self.target.command(wanted))
-        self._expected_dead.discard(process)
-        if armed and armed.fault == "kill":
-            self._expected_dead.add(process)
-        return self._processes[process].pid
+        doomed = armed is not None and armed.fault == "kill"
+        return self._crew.start(self._launch(process, self.target.command(wanted)), doomed=doomed).pid
 
-    def _launch(self, name: str, command: Command) -> subprocess.Popen[bytes]:
-        return start(command.arguments, command.variables, self.log(name))
+    def stop_process(self, process: Aim) -> None:
+        """Ask it to end, wait until it has; killed when it does not obey."""
+        self.expect_death(process)
+        child = self.process(process)
+        child.signal(self.target.stops_by)
+        if not until(lambda: not child.alive, self.target.stop_seconds):
+            child.kill()
+
+    def _launch(self, name: str, command: Command) -> Launch:
+        return program(command.arguments, command.variables, self.log(name))
 
     def _behind(self, to: Aim) -> str:
         """The URL of a store for a role: of its proxy, where there is one."""
@@ -135,46 +135,49 @@ class Stack(Started):
             self.check_alive()
             with httpx.Client(base_url=self.api_url, timeout=2, trust_env=False) as http:
                 try:
-                    return self.target.is_ready(http, len(self._processes) - 1)
+                    return self.target.is_ready(http, len(self._starts) - 1)
                 except (httpx.HTTPError, ValueError, LookupError, TypeError):
                     return False
 
         if not until(is_ready, seconds):
-            raise StackFailed(f"the stack was not ready within {seconds:g} s; {ending(self.log(API))}")
+            raise StackFailed(f"the stack was not ready within {seconds:g} s; {self.process(API).ending}")
 
     def check_alive(self) -> None:
         """Raises StackFailed when a process has died that no fault was aimed at."""
-        for name, process in self._processes.items():
-            if process.poll() is not None and name not in self._expected_dead:
-                raise StackFailed(f"{name} ended by itself with {process.returncode}; {ending(self.log(name))}")
+        try:
+            self._crew.check()
+        except ChildFailed as error:
+            raise StackFailed(str(error)) from error
 
     def bury(self, *, restart_killed: bool) -> list[str]:
         """Those that died unasked since the last call, each told once; a job's SIGKILL of its worker may be mended."""
         told = []
-        for name, process in self._processes.items():
-            if process.poll() is None or name in self._expected_dead:
-                continue
-            if restart_killed and process.returncode == -SIGKILL:
-                self.start_process(name)
+        for child in self._crew.dead():
+            if restart_killed and child.exit_code == -SIGKILL:
+                self.start_process(Aim(child.name))
             else:
-                self._expected_dead.add(name)
-                told.append(f"{name} ended by itself with {process.returncode}")
+                child.doomed = True
+                told.append(f"{child.name} ended by itself with {child.exit_code}")
         return told
+
+    def tend(self) -> list[Child]:
+        """Start again what has died, ever more slowly while it keeps dying. Returns those that died just now."""
+        return self._crew.tend()
 
     # -- for those that break it
 
-    def process(self, name: Aim) -> subprocess.Popen[bytes]:
+    def process(self, name: Aim) -> Child:
         """As it was started last. Raises FaultFailed when none has that name."""
-        if name not in self._processes:
-            raise FaultFailed(f"no process is called {name!r}; there are {', '.join(self._processes)}")
-        return self._processes[name]
+        if name not in self._starts:
+            raise FaultFailed(f"no process is called {name!r}; there are {', '.join(self._starts)}")
+        return self._crew.children[name]
 
     def starts(self, name: Aim) -> int:
         return self._starts[name]
 
     def expect_death(self, name: Aim) -> None:
         """Its end is no trouble from now on, until it is started again."""
-        self._expected_dead.add(name)
+        self.process(name).doomed = True
 
     def log(self, name: str) -> Path:
         return self.folder.logs / f"{name}.log"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from chaos.errors import StackFailed, UsageError
 from chaos.rack.python import ROOT, python
 from chaos.rack.servers import Servers
 from chaos.rack.stack import Shape, Stack
-from chaos.record.aim import API, LINKS, Aim
+from chaos.record.aim import API, LINKS
 from chaos.record.plan import Plan, Settings
 from chaos.record.runs import Folder
 from chaos.targets.ours.processes import callers
@@ -32,7 +32,6 @@ from scheduler.embedded import ChildFailed, Crew, Launch, is_free
 
 HELPER_SECONDS = 60.0
 POLL_SECONDS = 0.25
-FIRST_WAIT, LONGEST_WAIT, HEALTHY_SECONDS = 0.2, 10.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +52,6 @@ class Ports:
             told = ", ".join(f"{port} ({name})" for name, port in taken.items())
             options = ", ".join(f"--{name}-port" for name in taken)
             raise UsageError(f"taken by another program: port {told}; stop what listens there, or pass {options}")
-
-
-@dataclass(slots=True)
-class Child:
-    """One process to keep alive: when it was started last, and how long to wait before it is started again."""
-
-    start: Callable[[], object]
-    started_at: float
-    wait: float = FIRST_WAIT
-    start_at: float | None = None
-
-    def died(self) -> float:
-        """Note the death; returns the seconds until the next start."""
-        now = time.monotonic()
-        healthy = now - self.started_at >= HEALTHY_SECONDS
-        self.wait = FIRST_WAIT if healthy else min(self.wait * 2, LONGEST_WAIT)
-        self.start_at = now + self.wait
-        return self.wait
-
-    def tend(self) -> None:
-        if self.start_at is not None and time.monotonic() >= self.start_at:
-            self.start_at, self.started_at = None, time.monotonic()
-            self.start()
 
 
 def keep_up(workers: int, ports: Ports, data_dir: Path, *, lab: bool, console: Console) -> None:
@@ -129,21 +105,12 @@ def _answers(url: str) -> bool:
 
 def _tend(stack: Stack, helpers: Crew, console: Console) -> None:
     """Start again what dies of API and workers, for ever. Raises ChildFailed when a helper ends."""
-    now = time.monotonic()
-    children = {name: Child(_starter(stack, name), now) for name in (API, *stack.workers)}
     while True:
-        for death in stack.bury(restart_killed=False):
-            dead = Aim(death.partition(" ")[0])
-            wait = children[dead].died()
-            console.print(f"{death}; started again in {wait:.1f} s", style="yellow", highlight=False)
-        for child in children.values():
-            child.tend()
+        for child in stack.tend():
+            told = f"{child.name} ended with {child.exit_code}; started again in {child.wait_seconds:.1f} s"
+            console.print(told, style="yellow", highlight=False)
         helpers.check()
         time.sleep(POLL_SECONDS)
-
-
-def _starter(stack: Stack, name: Aim) -> Callable[[], object]:
-    return lambda: stack.start_process(name)
 
 
 def _locust(folder: Folder, stack: Stack, ports: Ports) -> Launch:

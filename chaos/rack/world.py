@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from signal import SIGKILL, SIGTERM, Signals
 
@@ -12,12 +13,11 @@ import redis
 
 from chaos.errors import FaultFailed
 from chaos.faults.toxiproxy import Toxiproxy
-from chaos.rack.processes import STOP_SECONDS, children, state, until
 from chaos.rack.stack import Stack
 from chaos.record.aim import Aim
 from chaos.record.history import Effect
 from chaos.record.recorder import Tail
-from scheduler.embedded import Server, ServerFailed
+from scheduler.embedded import Server, ServerFailed, until
 
 BUSY_NS = 30_000_000  # a body that has run this long is no longer about to end, whatever its type
 
@@ -39,11 +39,11 @@ class StackWorld:
         if server := self._server(process):
             return _signal_server(server, number)
         child = self._stack.process(process)
-        if child.poll() is not None:
-            raise FaultFailed(f"{process} is gone already, with {child.returncode}; there is nothing to {number.name}")
+        if not child.alive:
+            raise FaultFailed(f"{process} is gone already, with {child.exit_code}; there is nothing to {number.name}")
         if number in {SIGKILL, SIGTERM}:
             self._stack.expect_death(process)
-        child.send_signal(number)
+        child.signal(number)
         return child.pid
 
     def replace(self, process: Aim) -> int:
@@ -52,10 +52,9 @@ class StackWorld:
                 return server.start().pid
             except ServerFailed as error:
                 raise FaultFailed(str(error)) from error
-        try:
-            self._stack.process(process).wait(STOP_SECONDS * 2)
-        except subprocess.TimeoutExpired as error:
-            raise FaultFailed(f"{process} did not end within {STOP_SECONDS * 2:g} s of its signal") from error
+        child, seconds = self._stack.process(process), 2 * self._stack.target.stop_seconds
+        if not until(lambda: not child.alive, seconds):
+            raise FaultFailed(f"{process} did not end within {seconds:g} s of its signal")
         return self._stack.start_process(process)
 
     def flush_redis(self) -> int:
@@ -75,9 +74,9 @@ class StackWorld:
         def has_happened() -> bool:
             match armed.fault:
                 case "kill":
-                    return child.poll() is not None
+                    return not child.alive
                 case "pause":
-                    return state(child.pid) == "T"
+                    return child.state == "T"
                 case _:
                     return stack.target.reply_lost(armed) in stack.log(process).read_text(errors="replace")
 
@@ -106,7 +105,7 @@ def _signal_server(server: Server, number: Signals) -> int:
     if number == SIGTERM:
         server.stop()
         return pid
-    for child in children(pid):
+    for child in _children(pid):
         with suppress(ProcessLookupError):
             os.kill(child, number)
     if number == SIGKILL:
@@ -114,3 +113,13 @@ def _signal_server(server: Server, number: Signals) -> int:
     else:
         os.kill(pid, number)
     return pid
+
+
+def _children(parent: int) -> Iterator[int]:
+    """The pids of those that a process has started and that are still there."""
+    listing = ["ps", "-A", "-o", "pid=,ppid="]
+    table = subprocess.run(listing, capture_output=True, text=True, timeout=10, check=True).stdout
+    for line in table.splitlines():
+        pid, ppid = map(int, line.split())
+        if ppid == parent:
+            yield pid
