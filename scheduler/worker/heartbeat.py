@@ -44,7 +44,7 @@ class Heartbeat:
         self._steady_since: float | None = None
         self._renewed_at = 0.0
         self._missed = False
-        self._registered = threading.Event()
+        self._loop, self._held = asyncio.get_running_loop(), asyncio.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat")
 
@@ -61,9 +61,13 @@ class Heartbeat:
 
     async def registered(self, stop: asyncio.Event) -> bool:
         """Wait for the first lease; False when `stop` is set before it is held."""
-        while not self._registered.is_set() and not stop.is_set():
-            await asyncio.sleep(0.02)
-        return self._registered.is_set()
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._held, stop)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return self._held.is_set()
 
     async def stop(self) -> None:
         self._stopping.set()
@@ -98,14 +102,16 @@ class Heartbeat:
             types=self._types,
             counters=json.dumps(dict(tally)),
         )
-        if not unbroken:
+        first = self._steady_since is None  # also when the lease is there: the reply to the beat that took it was lost
+        if first or not unbroken:
             self._steady_since = asked
-            if self._registered.is_set():
+        if first:
+            self._loop.call_soon_threadsafe(self._held.set)
+        elif self._missed or not unbroken:
+            if not unbroken:
                 emit("lease_lapsed", logging.WARNING, worker=self.worker_text)
-        if self._registered.is_set() and (self._missed or not unbroken):
             self._on_lapse()
         self._missed = False
         self._renewed_at = asked
-        self._registered.set()
         if cancelled:
             self._on_cancelled(cancelled)

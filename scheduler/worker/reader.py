@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from scheduler.errors import StoreUnavailable
 from scheduler.facts.telemetry import count
 from scheduler.jobs.job import ClaimedJob, id_text
-from scheduler.service import Service, pause
+from scheduler.service import Service
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Delivery, Stream
 from scheduler.worker.hands import MAX_BATCH, Hands
@@ -47,8 +47,7 @@ class Reader(Service):
             await self._claim()
         room = self._hands.room()
         if room <= 0:
-            self._hands.changed.clear()
-            await pause(self._hands.changed, 0.05)
+            await self._hands.change(0.05)
             return 0.0
         try:
             await self._read(room)

@@ -12,7 +12,7 @@ from scheduler.errors import StoreUnavailable, ValueRefused
 from scheduler.facts.telemetry import count, emit, logger
 from scheduler.jobs.job import ClaimedJob, Outcome, id_text
 from scheduler.jobs.lifecycle import Transition
-from scheduler.service import Service, pause
+from scheduler.service import Service
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
 from scheduler.worker.hands import MAX_BATCH, Hands
@@ -44,8 +44,7 @@ class Settler(Service):
     async def tick(self) -> float:
         hands = self._hands
         if not hands.unsettled and not self._slots.unhandled:
-            hands.changed.clear()
-            await pause(hands.changed, 0.5)
+            await hands.change(0.5)
             return 0.0
         if (early := self._flushed_at + PACE_SECONDS - time.monotonic()) > 0:
             await asyncio.sleep(early)
@@ -137,6 +136,7 @@ class Settler(Service):
             await self._stream.ack(entries)
         finally:
             self._hands.held.difference_update(entries)
+            self._hands.changed.set()
 
 
 def _first(outcomes: Iterable[Outcome]) -> list[Outcome]:

@@ -79,12 +79,13 @@ class Worker:
         hands, until = self.hands, time.monotonic() + self._settings.grace_seconds
         emit("worker_draining", running=len(self.executor.running), queued=len(hands.queue))
         self.reader.quiet.set()
+        hands.changed.set()
         self._release_queued()
         await asyncio.wait([reading], timeout=LAST_FLUSH_SECONDS)
         reading.cancel()
         self._release_queued()
         while self.executor.running and time.monotonic() < until:
-            await asyncio.sleep(0.02)
+            await hands.change(until - time.monotonic())
         for context in self.executor.running.values():
             context.cancelled = True
         for slot in slots:
@@ -92,7 +93,7 @@ class Worker:
         await asyncio.wait(slots, timeout=LAST_FLUSH_SECONDS)
         last = time.monotonic() + LAST_FLUSH_SECONDS
         while (hands.unsettled or self.slots.unhandled) and time.monotonic() < last:
-            await asyncio.sleep(0.01)
+            await hands.change(last - time.monotonic())
 
     def _release_queued(self) -> None:
         while self.hands.queue:
