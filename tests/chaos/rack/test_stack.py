@@ -59,7 +59,7 @@ async def test_a_prefilled_queue_is_drained_by_a_worker_that_comes_later_and_the
                 await all_final(eyes)
                 assert len(await eyes.job_ids() or ()) == JOBS
             processes = [stack.process(name) for name in (API, worker(1))]
-        assert [process.returncode for process in processes] == [0, 0]
+        assert [process.exit_code for process in processes] == [0, 0]
     assert not folder.effects.exists()
 
 
