@@ -66,7 +66,7 @@ async def test_a_prefilled_queue_is_drained_by_a_worker_that_comes_later_and_the
 def test_a_process_that_does_not_start_is_named_with_the_end_of_its_log(servers: Servers, folder: Folder) -> None:
     shape = Shape(proxied=False, variables={"SCHEDULER_LEASE_SECONDS": "none"})
     with (
-        pytest.raises(StackFailed, match=r"(?s)ended by itself with 2.*SCHEDULER_LEASE_SECONDS"),
+        pytest.raises(StackFailed, match=r"(?s)ended with 2.*SCHEDULER_LEASE_SECONDS"),
         Stack(Plan("bench", 1), folder, servers, shape),
     ):
         pass
