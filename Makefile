@@ -40,7 +40,7 @@ lint: install  ## ruff, mypy strict, import-linter
 	@$(BIN)/lint-imports --no-logo
 
 bench: install  ## rates beside the bare stores' limits, medians of 5
-	@$(BIN)/python -m scheduler bench
+	@$(BIN)/python -m chaos bench
 
 chaos: install  ## every scenario, one after the other
 	@$(BIN)/python -m chaos run --all

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, cast
 
+import msgspec
 import typer
 from rich.console import Console
 
@@ -233,6 +234,23 @@ def demo(seed: Seed = 1, jobs: Jobs = None, runs_dir: RunsDir = RUNS) -> None:
         page = _report(runs_dir / "latest")
     out.print(f"report: {page}", soft_wrap=True, highlight=False)
     raise typer.Exit(EXIT[found])
+
+
+@app.command()
+def bench(
+    jobs: Annotated[int, typer.Option(min=1_000, help="Jobs a repetition")] = 100_000,
+    repeats: Annotated[int, typer.Option(min=1, max=50)] = 5,
+    against: Annotated[Path | None, typer.Option(help="The root of another source tree, measured in turn")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON")] = False,
+) -> None:
+    """Measure drain and end-to-end rates beside the bare stores' own limits, and beside another build's."""
+    from chaos.bench.bench import run_bench, table
+
+    found = run_bench(jobs, repeats, against, out)
+    if as_json:
+        out.print_json(msgspec.json.encode(found).decode())
+    else:
+        out.print(table(found))
 
 
 @app.command()

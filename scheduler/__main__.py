@@ -186,17 +186,6 @@ def dlq_purge(
     _report("would delete" if dry_run else "deleted", _talk(url, lambda client: client.purge(**chosen)))
 
 
-@app.command()
-def bench(
-    jobs: Annotated[int, typer.Option(min=1_000, help="Jobs a repetition")] = 100_000,
-    repeats: Annotated[int, typer.Option(min=1, max=50)] = 5,
-) -> None:
-    """Measure drain and end-to-end rates beside the bare stores' own limits, on embedded stores."""
-    from scheduler.bench import run_bench
-
-    raise typer.Exit(run_bench(jobs, repeats, out))
-
-
 def _selection(
     ids: list[str] | None, type: str | None, error: str | None, older_than: float | None, dry_run: bool
 ) -> dict[str, Any]:

@@ -72,6 +72,7 @@ class Look:
     unfinished: str  # one row: jobs without a final status
     failed: str  # one row: jobs whose attempts are spent
     finished: str  # (id, status, attempt) of each job that became final in the last ten seconds
+    span: str  # one row: when the first job was started and the last one ended, in epoch seconds
     ids: str  # one column: the id of every job
     stream: str
     group: str  # the consumer group whose pending entries count

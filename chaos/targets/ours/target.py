@@ -25,6 +25,10 @@ LOOK = Look(
         SELECT id::text, status, attempt FROM scheduler.jobs
         WHERE finished_at > clock_timestamp() - interval '10 seconds'
     """,
+    span="""
+        SELECT extract(epoch FROM min(started_at))::float8, extract(epoch FROM max(finished_at))::float8
+        FROM scheduler.jobs
+    """,
     ids="SELECT id::text FROM scheduler.jobs ORDER BY id",
     stream=STREAM,
     group="workers",
