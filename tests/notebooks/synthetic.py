@@ -266,7 +266,15 @@ def _manifest(run: str, seed: int, jobs: int) -> Manifest:
         wall_origin=WALL_ORIGIN,
         mono_origin_ns=MONO_ORIGIN_NS,
         versions={"python": "3.13.0", "scheduler": "0.1.0", "redis": "7.0.15", "postgres": "18.0"},
-        settings=Settings(LEASE, MAX_ATTEMPTS, BASE, concurrency=SLOTS, workers=2, jobs=jobs, duration=20),
+        settings=Settings(
+            lease_seconds=LEASE,
+            max_attempts=MAX_ATTEMPTS,
+            backoff_base_seconds=BASE,
+            concurrency=SLOTS,
+            workers=2,
+            jobs=jobs,
+            duration=20,
+        ),
         schedule=[
             Planned(8.3, "kill", Aim("worker-1"), 0.7),
             Planned(13.0, "partition.hold", Aim("worker-redis"), 5.0),
