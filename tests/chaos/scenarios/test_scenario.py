@@ -62,7 +62,8 @@ def test_a_setting_that_no_scenario_changes_is_the_queues_own(name: str) -> None
 @pytest.mark.parametrize("control", every().values(), ids=lambda each: each.name)
 def test_a_control_is_part_of_the_plan_with_all_that_follows_from_it(control: Control) -> None:
     settings = resolve(find(control.scenario), Options(control=control.name)).settings
-    assert (settings.control, settings.control_on) == (control.name, control.on)
+    assert (settings.control, settings.control_at) == (control.name, control.address)
+    assert settings.control_on == control.on
     assert settings.drain_seconds == control.drain_seconds
     assert settings.keyed == (control.on != "client")
 
@@ -72,7 +73,7 @@ def test_a_control_is_part_of_the_plan_with_all_that_follows_from_it(control: Co
     [("worker", [worker(1), worker(2)]), ("worker-1", [worker(1)]), ("api", [API]), ("client", [])],
 )
 def test_a_control_breaks_the_processes_that_it_names_and_no_other(on: str, broken: list[str]) -> None:
-    settings = Settings(control="no-fence", control_on=on)
+    settings = Settings(control="no-fence", control_at="family:no-fence", control_on=on)
     assert [each for each in (API, worker(1), worker(2)) if settings.broken_build(each)] == broken
     assert Settings().broken_build(API) is None
 
