@@ -61,10 +61,10 @@ def test_every_number_that_checks_rely_on_is_told_to_the_process_in_a_variable_t
 
 
 def test_a_witness_a_control_and_a_crash_point_come_with_what_they_need_and_where_they_are_wanted() -> None:
-    broken = Settings(control="no-fence", control_on="worker-1")
+    broken = Settings(control="no-fence", control_at="family:no-fence", control_on="worker-1")
     armed = Armed("worker.after-claim", "reply_lost", 3)
     told = start(settings=broken, ledger=Path("/run/effects.jsonl"), armed=armed)
-    assert (told["CHAOS_LEDGER"], told["CHAOS_CONTROL"]) == ("/run/effects.jsonl", "no-fence")
+    assert (told["CHAOS_LEDGER"], told["CHAOS_CONTROL"]) == ("/run/effects.jsonl", "family:no-fence")
     assert len(told["SCHEDULER_JOBS"].split(",")) == 2
     assert told["SCHEDULER_CRASH_POINTS"] == "worker.after-claim:lose@3"
     assert not {"CHAOS_LEDGER", "CHAOS_CONTROL", "SCHEDULER_CRASH_POINTS"} & start(API, settings=broken).keys()
