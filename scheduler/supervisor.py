@@ -6,7 +6,6 @@ when it keeps dying; none outlives this process.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 
 from scheduler.embedded import Crew, Launch, ServerFailed, embedded, is_free
 from scheduler.errors import ConfigurationError, SchedulerError
-from scheduler.facts.telemetry import emit
+from scheduler.facts.facts import CHILD_DIED, KILLED, STARTING_STORES, STOPPING, UP, tell
 from scheduler.settings import Settings
 
 POLL_SECONDS = 0.1
@@ -35,16 +34,16 @@ def run_up(settings: Settings, workers: int) -> int:
         try:
             for order, name in enumerate(["api", *["worker"] * workers]):
                 crew.start(_launch(name, order, urls))
-            emit("up", api=f"http://{settings.host}:{settings.port}/docs", workers=workers, stop="Ctrl-C")
+            tell(UP, api=f"http://{settings.host}:{settings.port}/docs", workers=workers, stop="Ctrl-C")
             while not stops:
                 for child in crew.tend():
-                    facts = {"exit_code": child.exit_code, "restart_seconds": round(child.wait_seconds, 1)}
-                    emit("child_died", logging.WARNING, child=child.name, **facts)
+                    wait = round(child.wait_seconds, 1)
+                    tell(CHILD_DIED, child=child.name, exit_code=child.exit_code, restart_seconds=wait)
                 time.sleep(POLL_SECONDS)
         finally:
-            emit("stopping", grace_seconds=settings.grace_seconds)
+            tell(STOPPING, grace_seconds=settings.grace_seconds)
             for child in crew.end():
-                emit("killed", logging.WARNING, child=child.name)
+                tell(KILLED, child=child.name)
     return 0
 
 
@@ -61,7 +60,7 @@ def _stores(settings: Settings) -> Iterator[dict[str, str]]:
         settings.require_stores()
         yield {}
         return
-    emit("starting_stores", folder=settings.data_dir.resolve())
+    tell(STARTING_STORES, folder=settings.data_dir.resolve())
     try:
         with embedded(settings.data_dir) as stores:
             yield {"SCHEDULER_DATABASE_URL": stores.postgres.url, "SCHEDULER_REDIS_URL": stores.redis.url}

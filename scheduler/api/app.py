@@ -16,7 +16,7 @@ from scheduler.api.problems import MEDIA_TYPE, from_error, printable, problem
 from scheduler.api.routes import router
 from scheduler.api.schemas import Problem
 from scheduler.errors import InvalidJob, SchedulerError
-from scheduler.facts.telemetry import logger
+from scheduler.facts.facts import REQUEST_FAILED, tell
 from scheduler.settings import Settings
 
 
@@ -88,5 +88,5 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:
-    logger.error("request_failed", exc_info=error, extra={"facts": {"path": request.url.path}})
+    tell(REQUEST_FAILED, path=request.url.path, trace=error)
     return await _ours(request, SchedulerError("the server failed; its log says why"))

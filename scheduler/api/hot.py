@@ -18,7 +18,7 @@ from scheduler.api.problems import from_error
 from scheduler.api.schemas import JobBody, new_job, read_batch, read_job
 from scheduler.api.types import Types
 from scheduler.errors import InvalidJob, PayloadTooLarge, SchedulerError
-from scheduler.facts.telemetry import logger
+from scheduler.facts.facts import REQUEST_FAILED, tell
 from scheduler.jobs.job import IdSequence, NewJob, id_text
 from scheduler.settings import Settings
 from scheduler.submission.intake import Intake
@@ -58,8 +58,8 @@ class HotPath:
             status, body, more = await handle(headers, receive)
         except SchedulerError as error:
             status, body, more = from_error(error)
-        except Exception:
-            logger.exception("request_failed", extra={"facts": {"path": scope["path"]}})
+        except Exception as error:
+            tell(REQUEST_FAILED, path=scope["path"], trace=error)
             status, body, more = from_error(SchedulerError("the server failed; its log says why"))
         pairs = [(b"content-length", str(len(body)).encode())]
         pairs += [(name.encode(), value.encode("latin-1")) for name, value in more.items()]

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from scheduler.errors import StoreUnavailable
-from scheduler.facts.telemetry import COUNTED, tally
+from scheduler.facts.facts import FACTS, tally
 from scheduler.jobs.job import id_text
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
@@ -108,8 +108,8 @@ class _Snapshot:
             for field, (name, help) in _GAUGES.items():
                 if self._stats[field] is not None:
                     yield GaugeMetricFamily(name, help, value=self._stats[field])
-        for event, help in COUNTED.items():
-            family = CounterMetricFamily(f"scheduler_{event}", help, labels=["process"])
+        for fact in (each for each in FACTS if each.counted):
+            family = CounterMetricFamily(f"scheduler_{fact.name}", fact.unit, labels=["process"])
             for process, counters in processes.items():
-                family.add_metric([process], counters.get(event, 0))
+                family.add_metric([process], counters.get(fact.name, 0))
             yield family

@@ -16,10 +16,11 @@ from scheduler.api import schemas
 from scheduler.api.parts import Parts
 from scheduler.api.problems import MEDIA_TYPE
 from scheduler.errors import InvalidJob, JobNotFound, NotCancellable, StoreUnavailable
-from scheduler.facts.telemetry import emit
+from scheduler.facts.facts import INDEX_NOT_TOLD, JOB_CANCELLED, PURGED, REDRIVEN, tell
 from scheduler.jobs.job import id_bytes, id_text
 from scheduler.jobs.lifecycle import Status
 from scheduler.storage.postgres import Row
+from scheduler.storage.stream import Stream
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -116,7 +117,7 @@ async def cancel_job(request: Request, id: JobId) -> Response:
         raise JobNotFound(id)
     if not cancelled:
         raise NotCancellable(id, found[0][2])
-    emit("job_cancelled", job_id=id)
+    tell(JOB_CANCELLED, job_id=id)
     return _json(_job(*found))
 
 
@@ -134,8 +135,8 @@ async def redrive(request: Request, selection: schemas.Redrive) -> Response:
     ids = await _matching(request, selection)
     if not selection.dry_run and ids:
         ids = await store.redrive(ids, 1 / selection.rate if selection.rate else 0.0)
-        emit("redriven", jobs=len(ids))
-        await _quietly(stream.exhume(ids))
+        tell(REDRIVEN, ids)
+        await _exhume(stream, ids)
     return _json({"ids": [id_text(raw) for raw in ids], "dry_run": selection.dry_run})
 
 
@@ -146,8 +147,8 @@ async def purge(request: Request, selection: schemas.Selection) -> Response:
     ids = await _matching(request, selection)
     if not selection.dry_run and ids:
         ids = await store.purge(ids)
-        emit("purged", jobs=len(ids))
-        await _quietly(stream.exhume(ids))
+        tell(PURGED, ids)
+        await _exhume(stream, ids)
     return _json({"ids": [id_text(raw) for raw in ids], "dry_run": selection.dry_run})
 
 
@@ -187,12 +188,12 @@ async def _probe(call: Any) -> str:
     return "ok"
 
 
-async def _quietly(call: Any) -> None:
+async def _exhume(stream: Stream, ids: list[bytes]) -> None:
     """The record is done; when the index cannot be told, the reconciler tells it."""
     try:
-        await call
+        await stream.exhume(ids)
     except StoreUnavailable as error:
-        emit("index_not_told", reason=error)
+        tell(INDEX_NOT_TOLD, ids, reason=error)
 
 
 async def _matching(request: Request, selection: schemas.Selection) -> list[bytes]:

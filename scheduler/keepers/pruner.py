@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from scheduler.facts.telemetry import count
+from scheduler.facts.facts import PRUNED, tell
 from scheduler.jobs.job import IdSequence
 from scheduler.service import Service
 from scheduler.storage.store import Store
@@ -31,7 +31,7 @@ class Pruner(Service):
             before = time.time_ns() - int(self._retention * 1e9)
             oldest_kept = IdSequence().take(1, max(before, 0), bytes(8))[0]
             pruned = await self._store.prune(oldest_kept, self._retention, BATCH)
-            count("pruned", pruned)
+            tell(PRUNED, pruned)
             if pruned < BATCH:
                 self._prune_at = time.monotonic() + PRUNE_SECONDS
         return TRIM_SECONDS

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 
-from scheduler.facts.telemetry import count, emit
+from scheduler.facts.facts import DLQ_RECONCILED, RECONCILED, tell
 from scheduler.jobs.job import id_bytes
 from scheduler.service import Service
 from scheduler.storage.store import Store
@@ -45,7 +45,7 @@ class Reconciler(Service):
         due, later = await self._store.overlooked(queued_ms / 1000, BATCH)
         await self._stream.publish(due)
         await self._stream.schedule(later)
-        count("reconciled", len(due))
+        tell(RECONCILED, due)
         return len(due) + len(later)
 
     async def _reconcile_dlq(self) -> None:
@@ -62,4 +62,4 @@ class Reconciler(Service):
         await self._stream.dead_letter(missing)
         await self._stream.exhume(stale)
         self._dlq_differs = False
-        emit("dlq_reconciled", added=len(missing), removed=len(stale))
+        tell(DLQ_RECONCILED, added=len(missing), removed=len(stale))

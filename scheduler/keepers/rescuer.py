@@ -6,10 +6,9 @@ renew, and nobody is dead for that.
 
 from __future__ import annotations
 
-import logging
 import time
 
-from scheduler.facts.telemetry import count, emit
+from scheduler.facts.facts import FAILED, JOB_FAILED, RESCUE_PUBLISHED, RESCUED, tell
 from scheduler.jobs.job import id_text
 from scheduler.service import Service
 from scheduler.storage.store import Store
@@ -51,17 +50,13 @@ class Rescuer(Service):
             return
         again = [job.id for job in rescued if job.status == "PENDING"]
         buried = [(job.id, job.type, job.error or "") for job in rescued if job.status == "FAILED"]
-        count("rescued", len(again))
-        count("failed", len(buried))
-        emit(
-            "rescued",
-            logging.WARNING,
-            jobs=len(again),
-            dead_lettered=len(buried),
-            first=id_text(rescued[0].id),
-        )
+        tell(RESCUED, again, dead_lettered=len(buried))
+        tell(FAILED, len(buried))
+        for job_id, type, error in buried:
+            tell(JOB_FAILED, job_id=id_text(job_id), type=type, error=error)
         await self._stream.publish(again)
         await self._stream.dead_letter(buried)
+        tell(RESCUE_PUBLISHED, rescued)
 
     async def _clear_strays(self) -> None:
         """Adopt the pending entries of consumers that are no live worker, and delete the empty ones."""

@@ -21,7 +21,7 @@ from psycopg.adapt import AdaptersMap, Dumper, Loader
 from psycopg.pq import Format
 
 from scheduler.errors import ConfigurationError, StoreUnavailable, ValueRefused
-from scheduler.facts.telemetry import count
+from scheduler.facts.facts import STORE_ERRORS, tell
 
 Row = tuple[Any, ...]
 Connection = psycopg.AsyncConnection[Row]
@@ -126,7 +126,7 @@ class Postgres:
             healthy = True
         except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, psycopg.Rollback) as error:
             # A bare Rollback gets here when the link broke while it was being carried out.
-            count("store_errors")
+            tell(STORE_ERRORS)
             healthy = isinstance(error, _HARMLESS)
             reason = f"no answer in {deadline} s" if loop.time() >= until else _first_line(error)
             raise StoreUnavailable("PostgreSQL", reason) from error

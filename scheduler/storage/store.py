@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 
+from scheduler.facts.facts import CLAIMED, GIVEN_BACK, INSERTED, INSERTING, OVERLOOKED, RESCUING, SETTLED, tell
 from scheduler.jobs.job import ClaimedJob, NewJob, Outcome
 from scheduler.jobs.lifecycle import RULES
 from scheduler.storage.postgres import Connection, Id, Ids, Postgres, Row
@@ -80,18 +81,23 @@ class Store:
 
     async def insert(self, jobs: Sequence[NewJob]) -> int:
         """Accept jobs; those whose id or key exists are skipped. Returns how many rows were new."""
-        return await self.postgres.change(QUERIES["insert"], _columns(jobs))
+        tell(INSERTING, jobs)
+        inserted = await self.postgres.change(QUERIES["insert"], _columns(jobs))
+        tell(INSERTED, jobs)
+        return inserted
 
     async def insert_whole(self, jobs: Sequence[NewJob]) -> list[Accepted] | None:
         """Accept all jobs and return None; or, when an id or key exists already, accept none and return what exists."""
         if not jobs:
             return None
+        tell(INSERTING, jobs)
         async with self.postgres.use() as connection:
             inserted = 0
             async with connection.transaction():
                 inserted = (await connection.execute(QUERIES["insert"], _columns(jobs), binary=True)).rowcount
                 if inserted < len(jobs):
                     raise psycopg.Rollback
+            tell(INSERTED, jobs)
             if inserted == len(jobs):
                 return None
             # Looked up after the rollback: our own rows, which it took back, must not be among what exists.
@@ -106,7 +112,9 @@ class Store:
 
     async def claim(self, worker: bytes, job_ids: Sequence[bytes]) -> list[ClaimedJob]:
         rows = await self._rows("claim", worker=Id(worker), ids=Ids(job_ids))
-        return [ClaimedJob(*row) for row in rows]
+        jobs = [ClaimedJob(*row) for row in rows]
+        tell(CLAIMED, jobs)
+        return jobs
 
     async def complete(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Settle plain completions. Returns those that came too late."""
@@ -119,6 +127,7 @@ class Store:
             changed = await self.postgres.change(QUERIES["complete"], {"ids": ids, "fence": fence})
             if changed < len(batch):
                 lost += await self._too_late(batch)
+        tell(SETTLED, outcomes)
         return lost
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Settled:
@@ -133,6 +142,7 @@ class Store:
             results=[o.result for o in outcomes],
             errors=[o.error for o in outcomes],
         )
+        tell(SETTLED, outcomes)
         due: dict[bytes, float] = {row[0]: row[1] for row in rows}
         missing = [o for o in outcomes if o.job.id not in due]
         waiting = [(o.job.id, due[o.job.id]) for o in outcomes if o.delay_seconds is not None and o.job.id in due]
@@ -180,11 +190,15 @@ class Store:
         return bool((await self._rows("any_dead"))[0][0])
 
     async def rescue(self) -> list[Released]:
-        return [Released(*row) for row in await self._rows("rescue")]
+        tell(RESCUING)
+        rescued = [Released(*row) for row in await self._rows("rescue")]
+        tell(GIVEN_BACK, rescued)
+        return rescued
 
     async def overlooked(self, queued_for_seconds: float, limit: int) -> tuple[list[bytes], list[tuple[bytes, float]]]:
         """Jobs that Redis should hold and may not: those due now, and (id, due in epoch ms) of those due later."""
         rows = await self._rows("overlooked", queued_for=queued_for_seconds, limit=limit)
+        tell(OVERLOOKED, [row[0] for row in rows])
         return [i for i, due in rows if due is None], [(i, due) for i, due in rows if due is not None]
 
     async def prune(self, before: bytes, retention_seconds: float, limit: int) -> int:

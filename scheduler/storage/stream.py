@@ -19,7 +19,17 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError, ResponseError
 
 from scheduler.errors import ConfigurationError, StoreUnavailable
-from scheduler.facts.telemetry import count
+from scheduler.facts.facts import (
+    ACKNOWLEDGED,
+    ADOPTED,
+    DELIVERED,
+    PROMOTED,
+    PROMOTING,
+    PUBLISHED,
+    SCHEDULED,
+    STORE_ERRORS,
+    tell,
+)
 from scheduler.jobs.job import id_text
 
 MAX_IDS_A_CALL = 1_000
@@ -105,7 +115,8 @@ class Stream:
     async def publish(self, job_ids: Sequence[bytes]) -> None:
         for at in range(0, len(job_ids), MAX_IDS_A_CALL):
             batch = job_ids[at : at + MAX_IDS_A_CALL]
-            count("published", await self._script("publish", [self.stream], [b"".join(batch)]))
+            await self._script("publish", [self.stream], [b"".join(batch)])
+            tell(PUBLISHED, batch)
 
     async def schedule(self, due: Iterable[tuple[bytes, float]]) -> int:
         """Note when jobs are due again; `due` holds (id, epoch ms). Returns how many there were."""
@@ -113,14 +124,20 @@ class Stream:
         if scores:
             async with translated():
                 await self._redis.zadd(self.retry, scores)
+            tell(SCHEDULED, scores)
         return len(scores)
 
     async def promote(self, now_ms: float, limit: int = 100) -> int:
-        return int(await self._script("promote", [self.retry, self.stream], [f"{now_ms:.0f}", limit]))
+        tell(PROMOTING)
+        moved = int(await self._script("promote", [self.retry, self.stream], [f"{now_ms:.0f}", limit]))
+        tell(PROMOTED, moved)
+        return moved
 
     async def read(self, consumer: str, limit: int) -> list[Delivery]:
         """Up to `limit` new deliveries, waiting up to BLOCK_MS for the first."""
-        return await self._read_group(consumer, limit, ">", "BLOCK", BLOCK_MS)
+        deliveries = await self._read_group(consumer, limit, ">", "BLOCK", BLOCK_MS)
+        tell(DELIVERED, deliveries)
+        return deliveries
 
     async def own_pending(self, consumer: str, limit: int) -> list[Delivery]:
         """What this consumer was handed and has not acknowledged: also what it never heard of (ghost deliveries)."""
@@ -153,6 +170,7 @@ class Stream:
         if entries:
             async with translated():
                 await self._redis.xack(self.stream, self.group, *entries)
+            tell(ACKNOWLEDGED, entries)
 
     async def trim(self, cursor: bytes, spare: int) -> tuple[int, bytes]:
         removed, cursor = await self._script("trim", [self.stream], [self.group, spare, cursor])
@@ -180,7 +198,7 @@ class Stream:
             entries: list[Any] = [item["message_id"] for item in held]
             if entries:
                 await self._redis.xclaim(self.stream, self.group, heir, 0, entries, justid=True)
-        count("adopted", len(entries))
+        tell(ADOPTED, entries)
         return len(entries)
 
     async def forget(self, consumer: str) -> bool:
@@ -227,5 +245,5 @@ async def translated() -> AsyncIterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
-        count("store_errors")
+        tell(STORE_ERRORS)
         raise StoreUnavailable("Redis", str(error).partition("\n")[0] or type(error).__name__) from error

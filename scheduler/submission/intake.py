@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scheduler.errors import BacklogFull, KeyReused, StoreUnavailable
-from scheduler.facts.telemetry import count
+from scheduler.facts.facts import REFUSED, REPEATED, SUBMITTED, tell
 from scheduler.jobs.job import NewJob, id_text
 from scheduler.service import Service, pause
 from scheduler.storage.store import MAX_ROWS_A_STATEMENT, Accepted, Store
@@ -69,7 +69,7 @@ class Intake(Service):
     async def _accept(self, jobs: Sequence[NewJob]) -> list[Receipt]:
         size = sum(len(job.payload) for job in jobs)
         if self._rows and (self._rows + len(jobs) > MAX_GATHERED or self._bytes + size > MAX_GATHERED_BYTES):
-            count("refused", len(jobs))
+            tell(REFUSED, jobs)
             raise BacklogFull(self._rows, MAX_GATHERED)
         loop = asyncio.get_running_loop()
         request = Request(jobs, loop.create_future(), loop.time() + PATIENCE_SECONDS, size)
@@ -119,7 +119,7 @@ class Intake(Service):
         # Unique keys are locked in one order by every process, or two of them would deadlock.
         jobs.sort(key=lambda job: job.idempotency_key or "")
         new, existing = await self._insert(jobs, max(request.until for request in batch))
-        count("submitted", len(new))
+        tell(SUBMITTED, new)
         self._publisher.put([job.id for job in jobs if job.id in new and not job.is_delayed])
         for request in batch:
             if not request.done.done():
@@ -154,7 +154,7 @@ class Intake(Service):
     def _answer(self, request: Request, new: set[bytes], existing: dict[str, Accepted]) -> None:
         try:
             receipts = [_receipt(job, new, existing) for job in request.jobs]
-            count("repeated", sum(receipt.is_repeat for receipt in receipts))
+            tell(REPEATED, sum(receipt.is_repeat for receipt in receipts))
             request.done.set_result(receipts)
         except KeyReused as error:
             request.done.set_exception(error)
@@ -181,7 +181,7 @@ class Intake(Service):
                 if job.idempotency_key in existing:
                     _receipt(job, own, existing)
         new = own | {job.id for job in fresh}
-        count("submitted", len(fresh))
+        tell(SUBMITTED, fresh)
         self._publisher.put([job.id for job in fresh if not job.is_delayed])
         return [_receipt(job, new, existing) for job in request.jobs]
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 
 from scheduler.errors import StoreUnavailable
-from scheduler.facts.telemetry import emit, logger, tally
+from scheduler.facts.facts import HEARTBEAT_FAILED, HEARTBEAT_MISSED, LEASE_LAPSED, tally, tell
 from scheduler.jobs.job import id_text
 from scheduler.storage.postgres import Postgres
 from scheduler.storage.store import Store
@@ -86,9 +85,9 @@ class Heartbeat:
                 await self._renew(store)
             except StoreUnavailable as error:
                 self._missed = True
-                emit("heartbeat_missed", logging.WARNING, reason=error)
-            except Exception:
-                logger.exception("heartbeat_failed")
+                tell(HEARTBEAT_MISSED, reason=error)
+            except Exception as error:
+                tell(HEARTBEAT_FAILED, trace=error)
             wait = min(period, 0.25) if self._steady_since is None else period
             await asyncio.to_thread(self._stopping.wait, max(0.01, began + wait - time.monotonic()))
         await postgres.close()
@@ -109,7 +108,7 @@ class Heartbeat:
             self._loop.call_soon_threadsafe(self._held.set)
         elif self._missed or not unbroken:
             if not unbroken:
-                emit("lease_lapsed", logging.WARNING, worker=self.worker_text)
+                tell(LEASE_LAPSED, worker=self.worker_text)
             self._on_lapse()
         self._missed = False
         self._renewed_at = asked

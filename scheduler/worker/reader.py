@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 
 from scheduler.errors import StoreUnavailable
-from scheduler.facts.telemetry import count
+from scheduler.facts.facts import UNCLAIMED, tell
 from scheduler.jobs.job import ClaimedJob, id_text
 from scheduler.service import Service
 from scheduler.storage.store import Store
@@ -94,7 +94,6 @@ class Reader(Service):
                 return
             jobs = await self._claim_some(deliveries)
             del self._unclaimed[: len(deliveries)]
-            count("claimed", len(jobs))
             if suspects := self._suspects.among(jobs):
                 self._slots.put([job for job in jobs if job not in suspects])
                 await self._suspects.run_alone(suspects, self.quiet)
@@ -116,7 +115,7 @@ class Reader(Service):
 
     async def _drop(self, deliveries: list[Delivery]) -> None:
         """Acknowledge deliveries whose job is finished, another's, or not due. The record knows; nothing is lost."""
-        count("unclaimed", len(deliveries))
+        tell(UNCLAIMED, deliveries)
         for delivery in deliveries:
             del self._hands.entries[delivery.job_id]
             self._hands.held.discard(delivery.entry)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from scheduler.errors import StoreUnavailable, ValueRefused
-from scheduler.facts.telemetry import count, emit, logger
+from scheduler.facts.facts import (
+    COMPLETED,
+    FAILED,
+    INDEX_NOT_TOLD,
+    JOB_FAILED,
+    JOB_RETRIED,
+    LEASE_LOST,
+    RELEASED,
+    RETRIED,
+    SNOOZED,
+    UNHANDLED,
+    tell,
+)
 from scheduler.jobs.job import ClaimedJob, Outcome, id_text
 from scheduler.jobs.lifecycle import Transition
 from scheduler.service import Service
@@ -21,12 +33,12 @@ from scheduler.worker.slots import Slots
 MAX_BATCH_BYTES = 4 << 20
 PACE_SECONDS = 0.002
 
-_COUNTED = {
-    Transition.COMPLETE: "completed",
-    Transition.RETRY: "retried",
-    Transition.FAIL: "failed",
-    Transition.SNOOZE: "snoozed",
-    Transition.RELEASE: "released",
+_FACTS = {
+    Transition.COMPLETE: COMPLETED,
+    Transition.RETRY: RETRIED,
+    Transition.FAIL: FAILED,
+    Transition.SNOOZE: SNOOZED,
+    Transition.RELEASE: RELEASED,
 }
 
 
@@ -88,21 +100,14 @@ class Settler(Service):
 
     def _account(self, batch: list[Outcome], lost: list[Outcome]) -> None:
         late = {id(o) for o in lost}
-        for outcome in batch:
-            if id(outcome) not in late:
-                count(_COUNTED[outcome.transition])
-        if lost:
-            count("lease_lost", len(lost))
-            emit("lease_lost", logging.WARNING, jobs=len(lost), first=id_text(lost[0].job.id))
+        ends = Counter(outcome.transition for outcome in batch if id(outcome) not in late)
+        for transition, amount in ends.items():
+            tell(_FACTS[transition], amount)
+        tell(LEASE_LOST, lost)
         for outcome in batch:
             if outcome.error:
-                facts = {
-                    "job_id": id_text(outcome.job.id),
-                    "type": outcome.job.type,
-                    "attempt": outcome.job.attempt,
-                }
-                level = logging.WARNING if outcome.transition is Transition.FAIL else logging.INFO
-                emit(f"job_{_COUNTED[outcome.transition]}", level, **facts, error=outcome.error[:200])
+                job, fact = outcome.job, JOB_FAILED if outcome.transition is Transition.FAIL else JOB_RETRIED
+                tell(fact, job_id=id_text(job.id), type=job.type, attempt=job.attempt, error=outcome.error[:200])
 
     async def _tell_redis(self, batch: list[Outcome], lost: set[bytes], waiting: list[tuple[bytes, float]]) -> None:
         """Make the index follow the record. When Redis is away the reconciler and the sweep make up for it."""
@@ -114,7 +119,7 @@ class Settler(Service):
             await self._stream_dead([o for o in batch if o.transition is Transition.FAIL and o.job.id not in lost])
             await self._stream.ack(entries)
         except StoreUnavailable as error:
-            logger.debug("index_not_told", extra={"facts": {"jobs": len(batch), "reason": error}})
+            tell(INDEX_NOT_TOLD, batch, reason=error)
         finally:
             self._hands.held.difference_update(entries)
             self._hands.changed.set()
@@ -127,8 +132,7 @@ class Settler(Service):
         released = await self._store.postpone(jobs, self._unhandled_seconds)
         for _ in jobs:
             self._slots.unhandled.popleft()
-        types = sorted({job.type for job in jobs})
-        emit("unhandled", logging.WARNING, jobs=len(jobs), types=types)
+        tell(UNHANDLED, jobs, types=sorted({job.type for job in jobs}))
         entries = [entry for job in jobs if (entry := self._hands.entries.pop(job.id, None))]
         try:
             await self._stream.schedule((job.id, due) for job, due in released if job.status == "PENDING")

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
+from scheduler.facts.facts import HANDLER_ENDED, HANDLER_STARTED, tell
 from scheduler.jobs.job import ClaimedJob, Outcome
 from scheduler.jobs.registry import Registry
 from scheduler.worker.executor import Executor
@@ -69,7 +70,12 @@ class Slots:
         handler = self._registry.get(job.type)
         assert handler is not None
         try:
-            return await self._executor.run(job, handler)
+            if HANDLER_STARTED.ears:
+                tell(HANDLER_STARTED, [job])
+            outcome = await self._executor.run(job, handler)
+            if HANDLER_ENDED.ears:
+                tell(HANDLER_ENDED, [outcome])
+            return outcome
         except asyncio.CancelledError:
             self._hands.finished(Outcome.release(job))
             raise
