@@ -1,4 +1,4 @@
-"""Helpers for the tests of who uses this scheduler: handlers inline, a throw-away stack, crashes on demand.
+"""Helpers for the tests of who uses this scheduler: handlers inline, a throw-away stack, crashes on demand, traces.
 
 Needs no pytest; the fixtures do: `pytest_plugins = ["scheduler.testing.fixtures"]`. See docs/testing.md.
 """
@@ -6,6 +6,7 @@ Needs no pytest; the fixtures do: `pytest_plugins = ["scheduler.testing.fixtures
 from scheduler.testing.inline import AttemptOutcome, run_inline, run_to_end
 from scheduler.testing.points import HANDLER_POINTS, POINTS, Point
 from scheduler.testing.stack import Stack, StoreUrls, run_through_crash
+from scheduler.testing.tracing import trace
 from scheduler.testing.waiting import eventually
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "run_inline",
     "run_through_crash",
     "run_to_end",
+    "trace",
 ]

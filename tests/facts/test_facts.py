@@ -28,7 +28,7 @@ from scheduler.facts.facts import (
 )
 from scheduler.jobs.job import ClaimedJob, Outcome, id_text
 from scheduler.storage.stream import Delivery
-from scheduler.testing.trace import trace
+from scheduler.testing import trace
 
 RAW = bytes.fromhex("0193a5b0c0de7000800000000000000a")
 JOB = ClaimedJob(RAW, 1, "NOOP", 1, 4, None, b"{}", 0.0)

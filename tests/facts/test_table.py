@@ -138,6 +138,29 @@ def test_nothing_is_logged_past_the_facts() -> None:
     assert [path for path in imports if not path.startswith(MAY_LOG)] == []
 
 
+def test_the_counters_that_dashboards_read_keep_their_names() -> None:
+    assert {fact.name for fact in FACTS if fact.counted} == {
+        "submitted",
+        "repeated",
+        "refused",
+        "published",
+        "claimed",
+        "unclaimed",
+        "completed",
+        "retried",
+        "failed",
+        "snoozed",
+        "released",
+        "lease_lost",
+        "rescued",
+        "reconciled",
+        "promoted",
+        "adopted",
+        "pruned",
+        "store_errors",
+    }
+
+
 def test_the_document_shows_the_table_as_it_is() -> None:
     assert DOCUMENT.read_text() == renewed(DOCUMENT.read_text()), "run `python -m tests.facts.document`"
     with pytest.raises(AssertionError, match="markers"):

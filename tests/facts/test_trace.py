@@ -13,7 +13,7 @@ from tests.cluster import Cluster, eventually
 
 TRACED = """
 from pathlib import Path
-from scheduler.testing.trace import trace
+from scheduler.testing import trace
 trace(Path(__file__).with_name("trace.jsonl"))
 """
 API = ["inserting", "inserted", "submitted", "published"]

@@ -20,6 +20,7 @@ def test_the_public_names_are_these() -> None:
         "run_inline",
         "run_through_crash",
         "run_to_end",
+        "trace",
     ]
     assert all(hasattr(scheduler.testing, name) for name in scheduler.testing.__all__)
 
