@@ -1,23 +1,18 @@
-"""What happens here: one record a fact, told once by `tell`, heard by log, counter and whoever listens.
-
-Traces and crash points (`scheduler.testing`) are listeners. A fact is told once a batch; the few of single jobs are
-told only while somebody hears them. `docs/facts.md` is made from the table below.
-"""
+"""What happens: one record a fact, told once, a batch at a time, and heard by the log, its counter and who listens."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from logging import DEBUG, ERROR, INFO, WARNING
+from logging import DEBUG, ERROR, INFO, WARNING, getLogger
 from typing import Any
 
 from msgspec import Struct
 
 from scheduler.jobs.job import id_text
 
-logger = logging.getLogger("scheduler")
+logger = getLogger("scheduler")
 tally: Counter[str] = Counter()  # what this process has counted: name of a fact -> units
 
 

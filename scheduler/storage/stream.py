@@ -19,17 +19,8 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError, ResponseError
 
 from scheduler.errors import ConfigurationError, StoreUnavailable
-from scheduler.facts.facts import (
-    ACKNOWLEDGED,
-    ADOPTED,
-    DELIVERED,
-    PROMOTED,
-    PROMOTING,
-    PUBLISHED,
-    SCHEDULED,
-    STORE_ERRORS,
-    tell,
-)
+from scheduler.facts import facts
+from scheduler.facts.facts import tell
 from scheduler.jobs.job import id_text
 
 MAX_IDS_A_CALL = 1_000
@@ -116,7 +107,7 @@ class Stream:
         for at in range(0, len(job_ids), MAX_IDS_A_CALL):
             batch = job_ids[at : at + MAX_IDS_A_CALL]
             await self._script("publish", [self.stream], [b"".join(batch)])
-            tell(PUBLISHED, batch)
+            tell(facts.PUBLISHED, batch)
 
     async def schedule(self, due: Iterable[tuple[bytes, float]]) -> int:
         """Note when jobs are due again; `due` holds (id, epoch ms). Returns how many there were."""
@@ -124,19 +115,19 @@ class Stream:
         if scores:
             async with translated():
                 await self._redis.zadd(self.retry, scores)
-            tell(SCHEDULED, scores)
+            tell(facts.SCHEDULED, scores)
         return len(scores)
 
     async def promote(self, now_ms: float, limit: int = 100) -> int:
-        tell(PROMOTING)
+        tell(facts.PROMOTING)
         moved = int(await self._script("promote", [self.retry, self.stream], [f"{now_ms:.0f}", limit]))
-        tell(PROMOTED, moved)
+        tell(facts.PROMOTED, moved)
         return moved
 
     async def read(self, consumer: str, limit: int) -> list[Delivery]:
         """Up to `limit` new deliveries, waiting up to BLOCK_MS for the first."""
         deliveries = await self._read_group(consumer, limit, ">", "BLOCK", BLOCK_MS)
-        tell(DELIVERED, deliveries)
+        tell(facts.DELIVERED, deliveries)
         return deliveries
 
     async def own_pending(self, consumer: str, limit: int) -> list[Delivery]:
@@ -170,7 +161,7 @@ class Stream:
         if entries:
             async with translated():
                 await self._redis.xack(self.stream, self.group, *entries)
-            tell(ACKNOWLEDGED, entries)
+            tell(facts.ACKNOWLEDGED, entries)
 
     async def trim(self, cursor: bytes, spare: int) -> tuple[int, bytes]:
         removed, cursor = await self._script("trim", [self.stream], [self.group, spare, cursor])
@@ -198,7 +189,7 @@ class Stream:
             entries: list[Any] = [item["message_id"] for item in held]
             if entries:
                 await self._redis.xclaim(self.stream, self.group, heir, 0, entries, justid=True)
-        tell(ADOPTED, entries)
+        tell(facts.ADOPTED, entries)
         return len(entries)
 
     async def forget(self, consumer: str) -> bool:
@@ -245,5 +236,5 @@ async def translated() -> AsyncIterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
-        tell(STORE_ERRORS)
+        tell(facts.STORE_ERRORS)
         raise StoreUnavailable("Redis", str(error).partition("\n")[0] or type(error).__name__) from error

@@ -9,19 +9,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from scheduler.errors import StoreUnavailable, ValueRefused
-from scheduler.facts.facts import (
-    COMPLETED,
-    FAILED,
-    INDEX_NOT_TOLD,
-    JOB_FAILED,
-    JOB_RETRIED,
-    LEASE_LOST,
-    RELEASED,
-    RETRIED,
-    SNOOZED,
-    UNHANDLED,
-    tell,
-)
+from scheduler.facts import facts
+from scheduler.facts.facts import tell
 from scheduler.jobs.job import ClaimedJob, Outcome, id_text
 from scheduler.jobs.lifecycle import Transition
 from scheduler.service import Service
@@ -34,11 +23,11 @@ MAX_BATCH_BYTES = 4 << 20
 PACE_SECONDS = 0.002
 
 _FACTS = {
-    Transition.COMPLETE: COMPLETED,
-    Transition.RETRY: RETRIED,
-    Transition.FAIL: FAILED,
-    Transition.SNOOZE: SNOOZED,
-    Transition.RELEASE: RELEASED,
+    Transition.COMPLETE: facts.COMPLETED,
+    Transition.RETRY: facts.RETRIED,
+    Transition.FAIL: facts.FAILED,
+    Transition.SNOOZE: facts.SNOOZED,
+    Transition.RELEASE: facts.RELEASED,
 }
 
 
@@ -103,11 +92,12 @@ class Settler(Service):
         ends = Counter(outcome.transition for outcome in batch if id(outcome) not in late)
         for transition, amount in ends.items():
             tell(_FACTS[transition], amount)
-        tell(LEASE_LOST, lost)
+        tell(facts.LEASE_LOST, lost)
         for outcome in batch:
             if outcome.error:
-                job, fact = outcome.job, JOB_FAILED if outcome.transition is Transition.FAIL else JOB_RETRIED
-                tell(fact, job_id=id_text(job.id), type=job.type, attempt=job.attempt, error=outcome.error[:200])
+                job, error = outcome.job, outcome.error[:200]
+                fact = facts.JOB_FAILED if outcome.transition is Transition.FAIL else facts.JOB_RETRIED
+                tell(fact, job_id=id_text(job.id), type=job.type, attempt=job.attempt, error=error)
 
     async def _tell_redis(self, batch: list[Outcome], lost: set[bytes], waiting: list[tuple[bytes, float]]) -> None:
         """Make the index follow the record. When Redis is away the reconciler and the sweep make up for it."""
@@ -119,7 +109,7 @@ class Settler(Service):
             await self._stream_dead([o for o in batch if o.transition is Transition.FAIL and o.job.id not in lost])
             await self._stream.ack(entries)
         except StoreUnavailable as error:
-            tell(INDEX_NOT_TOLD, batch, reason=error)
+            tell(facts.INDEX_NOT_TOLD, batch, reason=error)
         finally:
             self._hands.held.difference_update(entries)
             self._hands.changed.set()
@@ -132,7 +122,7 @@ class Settler(Service):
         released = await self._store.postpone(jobs, self._unhandled_seconds)
         for _ in jobs:
             self._slots.unhandled.popleft()
-        tell(UNHANDLED, jobs, types=sorted({job.type for job in jobs}))
+        tell(facts.UNHANDLED, jobs, types=sorted({job.type for job in jobs}))
         entries = [entry for job in jobs if (entry := self._hands.entries.pop(job.id, None))]
         try:
             await self._stream.schedule((job.id, due) for job, due in released if job.status == "PENDING")

@@ -10,14 +10,8 @@ import time
 from collections.abc import Sequence
 
 from scheduler.errors import StoreUnavailable
-from scheduler.facts.facts import (
-    CLAIMS_UNCHECKED,
-    LEFT_UNREGISTERED,
-    WORKER_DRAINING,
-    WORKER_STARTED,
-    WORKER_STOPPED,
-    tell,
-)
+from scheduler.facts import facts
+from scheduler.facts.facts import tell
 from scheduler.jobs.job import Outcome
 from scheduler.jobs.registry import handlers
 from scheduler.service import Service
@@ -64,7 +58,7 @@ class Worker:
         try:
             if not await self.heartbeat.registered(stop):
                 return
-            tell(WORKER_STARTED, worker=self.heartbeat.worker_text, concurrency=settings.concurrency)
+            tell(facts.WORKER_STARTED, worker=self.heartbeat.worker_text, concurrency=settings.concurrency)
             async with asyncio.TaskGroup() as group:
                 loops = [
                     group.create_task(service.run(finish), name=service.name) for service in (self.settler, *keepers)
@@ -79,11 +73,11 @@ class Worker:
         finally:
             self.executor.close()
             await self.heartbeat.stop()
-            tell(WORKER_STOPPED, worker=self.heartbeat.worker_text)
+            tell(facts.WORKER_STOPPED, worker=self.heartbeat.worker_text)
 
     async def _drain(self, reading: asyncio.Task[None], slots: list[asyncio.Task[None]]) -> None:
         hands, until = self.hands, time.monotonic() + self._settings.grace_seconds
-        tell(WORKER_DRAINING, running=len(self.executor.running), queued=len(hands.queue))
+        tell(facts.WORKER_DRAINING, running=len(self.executor.running), queued=len(hands.queue))
         self.reader.quiet.set()
         hands.changed.set()
         self._release_queued()
@@ -113,7 +107,7 @@ class Worker:
             await self._store.deregister(self._worker)
             await self._stream.forget(self.heartbeat.worker_text)
         except StoreUnavailable as error:
-            tell(LEFT_UNREGISTERED, reason=error)
+            tell(facts.LEFT_UNREGISTERED, reason=error)
 
     def _call(self, function: object, *arguments: object) -> None:
         if not self._loop.is_closed():
@@ -134,4 +128,4 @@ class Worker:
         try:
             self._mark_cancelled(await self._store.not_held(self._worker, list(self.executor.running)))
         except StoreUnavailable as error:
-            tell(CLAIMS_UNCHECKED, reason=error)
+            tell(facts.CLAIMS_UNCHECKED, reason=error)

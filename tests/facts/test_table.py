@@ -40,6 +40,12 @@ def modules() -> dict[str, ast.Module]:
     return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in paths}
 
 
+def fact_of(node: ast.AST) -> str | None:
+    """The fact that `CLAIMED` or `facts.CLAIMED` names."""
+    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
+    return name if name in NAMES else None
+
+
 def tellings(path: str, tree: ast.Module) -> Iterator[Telling]:
     values = {
         target.id: node.value
@@ -53,18 +59,17 @@ def tellings(path: str, tree: ast.Module) -> Iterator[Telling]:
     def told(node: ast.expr, seen: frozenset[str] = frozenset()) -> Iterator[str]:
         """The names of facts in an expression, and in what its names were bound to in this file."""
         for each in ast.walk(node):
-            if isinstance(each, ast.Name) and each.id in NAMES:
-                yield each.id
+            if (name := fact_of(each)) is not None:
+                yield name
             elif isinstance(each, ast.Name) and each.id in values and each.id not in seen:
                 yield from told(values[each.id], seen | {each.id})
 
     def visit(node: ast.AST, guards: frozenset[str]) -> Iterator[Telling]:
         if isinstance(node, ast.If):
-            guards |= {
-                each.value.id
-                for each in ast.walk(node.test)
-                if isinstance(each, ast.Attribute) and each.attr == "ears" and isinstance(each.value, ast.Name)
-            }
+            looked = [
+                each.value for each in ast.walk(node.test) if isinstance(each, ast.Attribute) and each.attr == "ears"
+            ]
+            guards |= {name for each in looked if (name := fact_of(each)) is not None}
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tell":
             fields = frozenset(keyword.arg for keyword in node.keywords)
             yield Telling(path, node.lineno, frozenset(told(node.args[0])), fields, guards)
@@ -80,7 +85,7 @@ def all_tellings() -> list[Telling]:
 
 
 def test_a_telling_is_read_from_the_code_as_it_stands() -> None:
-    code = "X = {1: FAILED}\nif HANDLER_ENDED.ears:\n    tell(X[n], 2, a=1)\ntell(UP if y else STOPPING, **z)\ntell(w)"
+    code = "X = {1: FAILED}\nif HANDLER_ENDED.ears:\n    tell(X[n], 2, a=1)\ntell(facts.UP if y else STOPPING, **z)\ntell(w)"
     found = list(tellings("x.py", ast.parse(code)))
     none: frozenset[str] = frozenset()
     assert [(each.facts, each.fields, each.guards) for each in found] == [
