@@ -42,8 +42,12 @@ def modules() -> dict[str, ast.Module]:
 
 def fact_of(node: ast.AST) -> str | None:
     """The fact that `CLAIMED` or `facts.CLAIMED` names."""
-    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
+    name = last_name(node)
     return name if name in NAMES else None
+
+
+def last_name(node: ast.AST) -> str | None:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
 
 
 def tellings(path: str, tree: ast.Module) -> Iterator[Telling]:
@@ -66,11 +70,9 @@ def tellings(path: str, tree: ast.Module) -> Iterator[Telling]:
 
     def visit(node: ast.AST, guards: frozenset[str]) -> Iterator[Telling]:
         if isinstance(node, ast.If):
-            looked = [
-                each.value for each in ast.walk(node.test) if isinstance(each, ast.Attribute) and each.attr == "ears"
-            ]
-            guards |= {name for each in looked if (name := fact_of(each)) is not None}
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tell":
+            ears = [each for each in ast.walk(node.test) if isinstance(each, ast.Attribute) and each.attr == "ears"]
+            guards |= {name for each in ears if (name := fact_of(each.value)) is not None}
+        if isinstance(node, ast.Call) and last_name(node.func) == "tell":
             fields = frozenset(keyword.arg for keyword in node.keywords)
             yield Telling(path, node.lineno, frozenset(told(node.args[0])), fields, guards)
         for child in ast.iter_child_nodes(node):
@@ -85,7 +87,12 @@ def all_tellings() -> list[Telling]:
 
 
 def test_a_telling_is_read_from_the_code_as_it_stands() -> None:
-    code = "X = {1: FAILED}\nif HANDLER_ENDED.ears:\n    tell(X[n], 2, a=1)\ntell(facts.UP if y else STOPPING, **z)\ntell(w)"
+    code = """X = {1: FAILED}
+if facts.HANDLER_ENDED.ears:
+    tell(X[n], 2, a=1)
+facts.tell(facts.UP if y else STOPPING, **z)
+tell(w)
+"""
     found = list(tellings("x.py", ast.parse(code)))
     none: frozenset[str] = frozenset()
     assert [(each.facts, each.fields, each.guards) for each in found] == [
