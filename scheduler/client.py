@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
 import time
 import uuid
 from collections.abc import Iterable
@@ -18,14 +16,19 @@ import msgspec
 import psycopg
 
 from scheduler import settings
-from scheduler.errors import InvalidJob, KeyReused, RequestRefused, StoreUnavailable
-from scheduler.jobs.job import IdSequence, fingerprint
+from scheduler.errors import RequestRefused, StoreUnavailable
+from scheduler.jobs.job import IdSequence
 from scheduler.storage.store import QUERIES
+from scheduler.submission.submission import Submission, require_same
 
 _ids = IdSequence()
-_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _TRIES = 5
 _RETRIED = frozenset({429, 503})
+
+
+def new_id() -> bytes:
+    """A fresh job id."""
+    return _ids.take(1, time.time_ns(), os.urandom(8))[0]
 
 
 async def submit(
@@ -33,7 +36,7 @@ async def submit(
     type: str,
     payload: dict[str, Any],
     *,
-    delay_seconds: float = 0.0,
+    delay_seconds: float | None = None,
     run_at: datetime | None = None,
     max_attempts: int | None = None,
     timeout_seconds: float | None = None,
@@ -42,65 +45,30 @@ async def submit(
     """Submit a job inside the caller's transaction: it exists if and only if the caller commits.
 
     It is published within a second of the commit. Returns the job's id; with a key that exists already, the id of
-    that key's job. Raises InvalidJob for a payload that is no JSON object PostgreSQL can store, and KeyReused when
-    the key belongs to a job of another type, payload or options.
+    that key's job. Raises InvalidJob for what POST /jobs would refuse, before any SQL, and KeyReused when the key
+    belongs to a job of another type, payload or options: either way the caller's transaction can go on.
     """
-    if run_at is not None and run_at.tzinfo is None:
-        raise InvalidJob("run_at", "must carry a time zone")
-    if idempotency_key == "":
-        raise InvalidJob("idempotency_key", "must not be empty; leave it out, or send None")
-    text, due = encode_payload(payload), run_at.timestamp() if run_at else None
-    job_id = uuid.UUID(bytes=_ids.take(1, time.time_ns(), os.urandom(8))[0])
-    print_ = fingerprint(
+    asked = Submission.of(
         type,
-        msgspec.json.decode(text),
+        payload,
         delay_seconds=delay_seconds,
-        run_at=due,
+        run_at=run_at,
         max_attempts=max_attempts,
         timeout_seconds=timeout_seconds,
+        idempotency_key=idempotency_key,
     )
-    cursor = await conn.execute(
-        QUERIES["submit"],
-        {
-            "id": job_id,
-            "type": type,
-            "payload": text,
-            "max_attempts": max_attempts or settings.load().max_attempts,
-            "timeout": timeout_seconds,
-            "run_at": due,
-            "delay": delay_seconds,
-            "key": idempotency_key,
-            "fingerprint": print_ if idempotency_key else None,
-        },
-    )
-    if cursor.rowcount or idempotency_key is None:
-        return str(job_id)
-    return await _existing(conn, idempotency_key, print_)
-
-
-async def _existing(conn: psycopg.AsyncConnection[Any], key: str, print_: bytes) -> str:
+    job = asked.job(new_id(), time.time(), settings.load())
+    columns = {**msgspec.structs.asdict(job), "id": uuid.UUID(bytes=job.id)}
+    inserted = (await conn.execute(QUERIES["submit"], columns)).rowcount
+    if inserted or job.idempotency_key is None:
+        return str(columns["id"])
     cursor = conn.cursor(row_factory=psycopg.rows.tuple_row)
-    await cursor.execute(QUERIES["accepted"], {"ids": [], "keys": [key]})
-    row = await cursor.fetchone()
+    row = await (await cursor.execute(QUERIES["accepted"], {"ids": [], "keys": [job.idempotency_key]})).fetchone()
     if row is None:
-        raise StoreUnavailable("PostgreSQL", f"the job of key {key!r} is being submitted by an older snapshot's rival")
-    if bytes(row[2] or b"") != print_:
-        raise KeyReused(key, str(row[0]))
+        reason = f"the job of key {job.idempotency_key!r} is being submitted by an older snapshot's rival"
+        raise StoreUnavailable("PostgreSQL", reason)
+    require_same(job, str(row[0]), row[2] and bytes(row[2]))
     return str(row[0])
-
-
-def encode_payload(payload: dict[str, Any]) -> str:
-    """JSON text that PostgreSQL can store. Raises InvalidJob."""
-    if not isinstance(payload, dict):
-        raise InvalidJob("payload", f"must be a JSON object, not {payload.__class__.__name__}")
-    try:
-        text = json.dumps(payload, allow_nan=False, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidJob("payload", f"is not JSON: {error}") from error
-    if _NUL.search(text):
-        raise InvalidJob("payload", "holds the character NUL, which PostgreSQL cannot store")
-    return text
 
 
 class Client:

@@ -3,8 +3,8 @@
     SchedulerError
     ├── ConfigurationError    a setting is wrong
     ├── InvalidJob            one field of a submission is wrong (422)
+    │   ├── PayloadTooLarge   (413)
     │   └── UnknownType       no handler of that name is known (422)
-    ├── PayloadTooLarge       (413)
     ├── KeyReused             idempotency key used before with another body (409)
     ├── JobNotFound           (404)
     ├── NotCancellable        the job is final already (409)
@@ -46,8 +46,11 @@ class InvalidJob(SchedulerError):
     title = "Invalid job"
 
     def __init__(self, field: str, reason: str, *, status: int = 422) -> None:
-        super().__init__(f"{field}: {reason}")
+        super().__init__(field, reason)
         self.field, self.reason, self.status = field, reason, status
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason}"
 
 
 class UnknownType(InvalidJob):
@@ -59,13 +62,11 @@ class UnknownType(InvalidJob):
         super().__init__(field, f"no handler is known for type {type[:100]!r}; {remedy}")
 
 
-class PayloadTooLarge(SchedulerError):
-    status = 413
+class PayloadTooLarge(InvalidJob):
     title = "Too large"
 
     def __init__(self, field: str, size: int, limit: int, remedy: str) -> None:
-        super().__init__(f"{field} has {size} bytes and {limit} are allowed; {remedy}")
-        self.field = field
+        super().__init__(field, f"has {size} bytes and {limit} are allowed; {remedy}", status=413)
 
 
 class KeyReused(SchedulerError):

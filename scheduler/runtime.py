@@ -25,7 +25,8 @@ from scheduler.keepers.rescuer import Rescuer
 from scheduler.service import pause
 from scheduler.settings import Settings
 from scheduler.storage.postgres import Postgres
-from scheduler.storage.store import Store, migrate
+from scheduler.storage.schema import migrate
+from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
 from scheduler.worker.worker import Worker
 

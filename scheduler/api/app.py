@@ -14,7 +14,7 @@ from scheduler.api.hot import App, HotPath
 from scheduler.api.parts import Parts
 from scheduler.api.problems import MEDIA_TYPE, from_error, printable, problem
 from scheduler.api.routes import router
-from scheduler.api.schemas import Problem
+from scheduler.api.schemas import components
 from scheduler.errors import InvalidJob, SchedulerError
 from scheduler.facts.facts import REQUEST_FAILED, tell
 from scheduler.settings import Settings
@@ -34,7 +34,7 @@ def build_app(settings: Settings, parts: Parts) -> App:
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http)
     api.add_exception_handler(Exception, _unforeseen)
-    _document_problems(api)
+    _document(api)
 
     @api.middleware("http")
     async def authorize(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -48,16 +48,16 @@ def build_app(settings: Settings, parts: Parts) -> App:
     return HotPath(api, settings, parts.intake, parts.types, keys)
 
 
-def _document_problems(api: FastAPI) -> None:
-    """Put the Problem schema and the bearer scheme into the generated document."""
+def _document(api: FastAPI) -> None:
+    """Put the schemas of our structs and the bearer scheme into the generated document."""
     generate = api.openapi
 
     def openapi() -> dict[str, object]:
         if api.openapi_schema is None:
             document = generate()
-            components = document.setdefault("components", {})
-            components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
-            components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            own = document.setdefault("components", {})
+            own.setdefault("schemas", {}).update(components())
+            own["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{"key": []}, {}]
             api.openapi_schema = document
         return api.openapi_schema

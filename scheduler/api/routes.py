@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any, NoReturn
 
 import msgspec
-from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse
 
@@ -21,6 +21,7 @@ from scheduler.jobs.job import id_bytes, id_text
 from scheduler.jobs.lifecycle import Status
 from scheduler.storage.postgres import Row
 from scheduler.storage.stream import Stream
+from scheduler.submission.submission import Batch, Submission
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -36,7 +37,11 @@ def problems(*codes: int) -> Responses:
     return {code: {"description": titles[code], "content": schema} for code in codes}
 
 
-REPEATED: Responses = {200: {"model": schemas.SubmittedJob, "description": "The key's job, accepted before"}}
+SUBMITTED: Responses = {
+    200: {"description": "The key's job, accepted before", "content": schemas.content(schemas.SubmittedJob)},
+    202: {"content": schemas.content(schemas.SubmittedJob)},
+}
+EXAMPLE = {"type": "EMAIL", "payload": {"to": "ann@example.com", "subject": "hello"}, "idempotency_key": "order-17"}
 router = APIRouter(responses=problems(401, 422, 503))
 JobId = Annotated[str, PathParameter(description="uuid of the job", max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=1_000)]
@@ -52,13 +57,14 @@ def parts(request: Request) -> Parts:
 @router.post(
     "/jobs",
     status_code=202,
-    response_model=schemas.SubmittedJob,
-    responses=REPEATED | problems(400, 408, 409, 413, 429),
+    response_model=None,
+    responses=SUBMITTED | problems(400, 408, 409, 413, 429),
     openapi_extra={
-        "parameters": [{"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}]
+        "parameters": [{"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}],
+        "requestBody": {"required": True, "content": schemas.content(Submission, example=EXAMPLE)},
     },
 )
-async def submit(body: Annotated[schemas.NewJobBody, Body()]) -> NoReturn:
+async def submit() -> NoReturn:
     """Submit one job. 202 means its row has committed; a repeat with the same idempotency key answers 200."""
     raise NotImplementedError("answered in scheduler.api.hot")
 
@@ -66,10 +72,13 @@ async def submit(body: Annotated[schemas.NewJobBody, Body()]) -> NoReturn:
 @router.post(
     "/jobs/batch",
     status_code=202,
-    response_model=schemas.SubmittedBatch,
-    responses=problems(400, 408, 409, 413, 429),
+    response_model=None,
+    responses=problems(400, 408, 409, 413, 429) | {202: {"content": schemas.content(schemas.SubmittedBatch)}},
+    openapi_extra={
+        "requestBody": {"required": True, "content": schemas.content(Batch, example={"jobs": [EXAMPLE]})},
+    },
 )
-async def submit_batch(body: Annotated[schemas.NewBatchBody, Body()]) -> NoReturn:
+async def submit_batch() -> NoReturn:
     """Submit up to 10,000 jobs, all or nothing; the ids come in order."""
     raise NotImplementedError("answered in scheduler.api.hot")
 

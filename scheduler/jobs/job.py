@@ -5,16 +5,12 @@ Ids are uuid v7 and travel as 16 raw bytes; text is made at the edges only.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from scheduler.jobs.lifecycle import Transition
-
-_canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
 def id_text(raw: bytes) -> str:
@@ -28,20 +24,6 @@ def id_bytes(text: str) -> bytes | None:
         return UUID(text).bytes if len(text) == 36 else None
     except ValueError:
         return None
-
-
-def fingerprint(
-    type: str,
-    payload: Any,
-    *,
-    delay_seconds: float | None,
-    run_at: float | None,
-    max_attempts: int | None,
-    timeout_seconds: float | None,
-) -> bytes:
-    """16 bytes, equal for equal requests whatever way they came in, and whatever the order of their JSON's keys."""
-    what = (type, payload, delay_seconds or None, run_at, max_attempts, timeout_seconds)
-    return hashlib.blake2b(_canonical(what), digest_size=16).digest()
 
 
 class IdSequence:
@@ -63,9 +45,8 @@ class IdSequence:
         return ids
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """A validated submission. `payload` is JSON text; `run_at` is epoch seconds; `fingerprint` identifies the body."""
+class NewJob(msgspec.Struct, frozen=True, gc=False):
+    """A job to be stored. `payload` is JSON text, `run_at` epoch seconds; `fingerprint` identifies its submission."""
 
     id: bytes
     type: str

@@ -277,23 +277,3 @@ def _columns(jobs: Sequence[NewJob]) -> dict[str, Any]:
         "keys": [job.idempotency_key for job in jobs],
         "fingerprints": [job.fingerprint for job in jobs],
     }
-
-
-async def migrate(postgres: Postgres) -> list[str]:
-    """Apply the numbered .sql files that this database has not seen. Safe to run from many processes at once."""
-    applied: list[str] = []
-    async with postgres.use(deadline_seconds=60) as connection, connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('scheduler.migrate'))")
-        await connection.execute("CREATE SCHEMA IF NOT EXISTS scheduler")
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS scheduler.migrations"
-            " (name text PRIMARY KEY, applied_at timestamptz DEFAULT now())"
-        )
-        cursor = await connection.execute("SELECT name FROM scheduler.migrations")
-        known = {row[0] for row in await cursor.fetchall()}
-        for path in sorted((_HERE / "migrations").glob("[0-9]*.sql")):
-            if path.stem not in known:
-                await connection.execute(path.read_text().encode(), prepare=False)
-                await connection.execute("INSERT INTO scheduler.migrations (name) VALUES (%s)", (path.stem,))
-                applied.append(path.stem)
-    return applied

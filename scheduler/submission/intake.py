@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from scheduler.errors import BacklogFull, KeyReused, StoreUnavailable
 from scheduler.facts.facts import REFUSED, REPEATED, SUBMITTED, tell
 from scheduler.jobs.job import NewJob, id_text
@@ -19,6 +21,7 @@ from scheduler.service import Service, pause
 from scheduler.storage.store import MAX_ROWS_A_STATEMENT, Accepted, Store
 from scheduler.submission.backlog import Backlog
 from scheduler.submission.publisher import Publisher
+from scheduler.submission.submission import require_same
 
 MAX_GATHERED = 20_000
 MAX_GATHERED_BYTES = 256 << 20
@@ -27,8 +30,7 @@ PACE_SECONDS = 0.002
 PATIENCE_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """What became of one submission: its own job (PENDING), or the job that its key already had."""
 
     id: bytes
@@ -191,6 +193,5 @@ def _receipt(job: NewJob, new: set[bytes], existing: dict[str, Accepted]) -> Rec
         return Receipt(job.id, "PENDING", is_repeat=False)
     assert job.idempotency_key is not None
     row = existing[job.idempotency_key]
-    if row.fingerprint != job.fingerprint:
-        raise KeyReused(job.idempotency_key, id_text(row.id))
+    require_same(job, id_text(row.id), row.fingerprint)
     return Receipt(row.id, row.status, is_repeat=True)

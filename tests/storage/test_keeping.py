@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
-import psycopg
-import pytest
-
-from scheduler.embedded import Stores
-from scheduler.errors import StoreUnavailable
 from scheduler.jobs.job import Outcome
-from scheduler.storage.postgres import Postgres
-from scheduler.storage.store import Store, migrate
-from tests.storage.factory import alter, dead, live_worker, new_id, new_job, running, submitted, value
+from scheduler.storage.store import Store
+from tests.storage.factory import alter, dead, live_worker, new_id, running, submitted, value
 
 MOST = b"\xff" * 16
 
@@ -170,37 +163,6 @@ async def test_dead_letters_are_listed_newest_job_first_and_counted(store: Store
     assert await store.dead_count() == 4
     assert [row[0] for row in await store.dead_page(None, None, 3)] == ids[:0:-1]
     assert [row[0] for row in await store.dead_page("B", ids[2], 3)] == [ids[0]]
-
-
-# -- the schema
-
-
-@pytest.fixture
-def empty_database_url(stores: Stores) -> Iterator[str]:
-    with psycopg.connect(stores.postgres.url, autocommit=True, connect_timeout=5) as admin:
-        admin.execute("CREATE DATABASE unmigrated")
-        yield stores.postgres.url.rsplit("/", 1)[0] + "/unmigrated"
-        admin.execute("DROP DATABASE unmigrated WITH (FORCE)")
-
-
-@pytest.fixture
-async def pools(empty_database_url: str) -> AsyncIterator[list[Postgres]]:
-    own = [Postgres(empty_database_url, size=1, deadline_seconds=5, name="tests") for _ in range(5)]
-    yield own
-    for one in own:
-        await one.close()
-
-
-async def test_five_who_migrate_at_the_same_time_apply_each_file_once(pools: list[Postgres]) -> None:
-    applied = await asyncio.gather(*(migrate(one) for one in pools))
-    assert sorted(applied) == [[]] * 4 + [["0001_schema"]]
-    assert await migrate(pools[0]) == []
-    assert await Store(pools[0]).insert([new_job()]) == 1
-
-
-async def test_before_migration_every_statement_is_unavailability(pools: list[Postgres]) -> None:
-    with pytest.raises(StoreUnavailable, match="scheduler migrate"):
-        await Store(pools[0]).insert([new_job()])
 
 
 async def test_no_index_mentions_status_so_that_claims_stay_heap_only(store: Store) -> None:

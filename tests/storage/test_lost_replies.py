@@ -18,7 +18,8 @@ from chaos.rack.toxiproxy_server import ToxiproxyServer
 from scheduler.embedded import Stores
 from scheduler.jobs.job import Outcome
 from scheduler.storage.postgres import Postgres
-from scheduler.storage.store import Store, migrate
+from scheduler.storage.schema import migrate
+from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
 from tests.storage.factory import dead, live_worker, new_id, running, submitted
 from tests.storage.lost_replies import CLOSING, POSTGRES, REDIS, SILENT, Case, World, world
