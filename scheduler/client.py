@@ -22,7 +22,7 @@ from scheduler.storage.store import QUERIES
 from scheduler.submission.submission import Submission, require_same
 
 _ids = IdSequence()
-_TRIES = 5
+_PAUSES = (0.1, 0.2, 0.4, 0.8)  # seconds before each further try
 _RETRIED = frozenset({429, 503})
 
 
@@ -121,20 +121,19 @@ class Client:
 
     async def _request(self, method: str, path: str, *, patient: bool = False, **options: Any) -> dict[str, Any]:
         """Send, and when `patient` send again after a refusal that invites it or a connection that broke."""
-        for attempt in range(_TRIES if patient else 1):
-            last = attempt == _TRIES - 1 or not patient
+        for pause in _PAUSES if patient else ():
             try:
                 answer = await self._http.request(method, path, **options)
-            except httpx.TransportError as error:
-                if last:
-                    raise StoreUnavailable("the API", str(error) or error.__class__.__name__) from error
-                await asyncio.sleep(0.1 * 2**attempt)
+            except httpx.TransportError:
+                await asyncio.sleep(pause)
                 continue
-            if answer.status_code in _RETRIED and not last:
-                await asyncio.sleep(float(answer.headers.get("Retry-After", 1)))
-                continue
-            return _read(answer)
-        raise AssertionError("unreachable")
+            if answer.status_code not in _RETRIED:
+                return _read(answer)
+            await asyncio.sleep(float(answer.headers.get("Retry-After", 1)))
+        try:
+            return _read(await self._http.request(method, path, **options))
+        except httpx.TransportError as error:
+            raise StoreUnavailable("the API", str(error) or error.__class__.__name__) from error
 
 
 def _read(answer: httpx.Response) -> dict[str, Any]:

@@ -79,16 +79,15 @@ class HotPath:
         asked = read_batch(await read_body(headers, receive, self._settings.max_request_bytes))
         if b"idempotency-key" in headers:
             raise InvalidJob("Idempotency-Key", "a batch takes idempotency_key in each job, not the header")
-        jobs = await self._jobs(asked, "jobs[{}].")
-        _refuse_repeated_keys(jobs)
-        receipts = await self._intake.submit(jobs)
+        receipts = await self._intake.submit(await self._jobs(asked, "jobs[{}]."))
         answer = SubmittedBatch([id_text(receipt.id) for receipt in receipts])
         return 202, msgspec.json.encode(answer), {"content-type": "application/json"}
 
     async def _jobs(self, asked: list[Submission], path: str) -> list[NewJob]:
         """The jobs to store; `path` says where in the body the n-th one stands. Raises InvalidJob."""
         ids = self._ids.take(len(asked), time.time_ns(), os.urandom(8 * len(asked)))
-        jobs, now = [], time.time()
+        jobs: list[NewJob] = []
+        now, keys = time.time(), dict[str, int]()
         for n, one in enumerate(asked):
             try:
                 jobs.append(one.job(ids[n], now, self._settings))
@@ -97,14 +96,9 @@ class HotPath:
             except InvalidJob as error:
                 error.field = path.format(n) + error.field
                 raise
+            if (key := one.idempotency_key) and keys.setdefault(key, n) != n:
+                raise InvalidJob(f"jobs[{n}].idempotency_key", f"repeats that of jobs[{keys[key]}]")
         return jobs
-
-
-def _refuse_repeated_keys(jobs: list[NewJob]) -> None:
-    seen: dict[str, int] = {}
-    for n, job in enumerate(jobs):
-        if job.idempotency_key and seen.setdefault(job.idempotency_key, n) != n:
-            raise InvalidJob(f"jobs[{n}].idempotency_key", f"repeats that of jobs[{seen[job.idempotency_key]}]")
 
 
 async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes:
@@ -114,18 +108,15 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -
         raise PayloadTooLarge("body", int(declared), limit, "send less at once")
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            message = await receive()
-            if not message.get("more_body"):
-                return bytes(message.get("body", b""))
-            parts, size = [message["body"]], len(message["body"])
-            while message.get("more_body"):
+            parts, size, more = list[bytes](), 0, True
+            while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise InvalidJob("body", "the connection ended before the body did", status=400)
                 parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > limit:
+                if (size := size + len(parts[-1])) > limit:
                     raise PayloadTooLarge("body", size, limit, "send less at once")
+                more = message.get("more_body", False)
             return b"".join(parts)
     except TimeoutError as error:
         raise InvalidJob("body", f"did not arrive within {BODY_SECONDS:g} s", status=408) from error

@@ -11,8 +11,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import msgspec
+from typing import NamedTuple
 
 from scheduler.errors import BacklogFull, KeyReused, StoreUnavailable
 from scheduler.facts.facts import REFUSED, REPEATED, SUBMITTED, tell
@@ -30,7 +29,7 @@ PACE_SECONDS = 0.002
 PATIENCE_SECONDS = 5.0
 
 
-class Receipt(msgspec.Struct, frozen=True, gc=False):
+class Receipt(NamedTuple):
     """What became of one submission: its own job (PENDING), or the job that its key already had."""
 
     id: bytes
@@ -124,8 +123,14 @@ class Intake(Service):
         tell(SUBMITTED, new)
         self._publisher.put([job.id for job in jobs if job.id in new and not job.is_delayed])
         for request in batch:
-            if not request.done.done():
-                self._answer(request, new, existing)
+            if request.done.done():
+                continue
+            try:
+                receipts = [_receipt(job, new, existing) for job in request.jobs]
+                tell(REPEATED, sum(receipt.is_repeat for receipt in receipts))
+                request.done.set_result(receipts)
+            except KeyReused as error:
+                request.done.set_exception(error)
 
     async def _insert(self, jobs: list[NewJob], until: float) -> tuple[set[bytes], dict[str, Accepted]]:
         """The ids that are in the table by our doing, and what other jobs hold the keys of the rest."""
@@ -136,7 +141,10 @@ class Intake(Service):
                 inserted = await self._store.insert(jobs)
                 if inserted == len(jobs) and not repeated:
                     return {job.id for job in jobs}, {}
-                new, existing = await self._look_up(jobs)
+                keys = [job.idempotency_key for job in jobs if job.idempotency_key]
+                found = await self._store.accepted([job.id for job in jobs], keys)
+                new = {row.id for row in found} & {job.id for job in jobs}
+                existing = {row.key: row for row in found if row.key}
                 if all(job.id in new or job.idempotency_key in existing for job in jobs):
                     return new, existing
             except StoreUnavailable:
@@ -146,20 +154,6 @@ class Intake(Service):
                 raise StoreUnavailable("PostgreSQL", "an idempotency key was taken and freed again and again")
             repeated = True
             await asyncio.sleep(0.05)
-
-    async def _look_up(self, jobs: list[NewJob]) -> tuple[set[bytes], dict[str, Accepted]]:
-        keys = [job.idempotency_key for job in jobs if job.idempotency_key]
-        found = await self._store.accepted([job.id for job in jobs], keys)
-        new = {row.id for row in found} & {job.id for job in jobs}
-        return new, {row.key: row for row in found if row.key}
-
-    def _answer(self, request: Request, new: set[bytes], existing: dict[str, Accepted]) -> None:
-        try:
-            receipts = [_receipt(job, new, existing) for job in request.jobs]
-            tell(REPEATED, sum(receipt.is_repeat for receipt in receipts))
-            request.done.set_result(receipts)
-        except KeyReused as error:
-            request.done.set_exception(error)
 
     async def _submit_keyed_batch(self, request: Request) -> list[Receipt]:
         """A batch with keys stands or falls alone: one transaction, rolled back if any key is taken."""

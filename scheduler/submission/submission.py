@@ -111,7 +111,7 @@ def explained(error: msgspec.ValidationError, shown: Callable[[str], str]) -> In
         field = f"{path}.{lack[2][:100]}" if path else lack[2][:100]
         if lack[1] != "unknown":
             return InvalidJob(field, "is required")
-        hint = nearest(lack[2], Submission.__struct_fields__ + Batch.__struct_fields__)
+        hint = nearest(lack[2], RULES)
         return InvalidJob(field, "unknown field" + (f"; did you mean {hint!r}?" if hint else ""))
     return refused(path, shown(path)) if path.rpartition(".")[2] in RULES else InvalidJob(path or "body", reason)
 
@@ -131,9 +131,7 @@ def _encoded(payload: object) -> bytes:
     try:
         text = json.dumps(payload, allow_nan=False, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         return text.encode()
-    except RecursionError as error:
-        raise InvalidJob("payload", TOO_DEEP) from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidJob("payload", f"must be {RULES['payload']} in UTF-8: {error}") from error
 
 
@@ -142,10 +140,8 @@ def _content(payload: bytes, limit: int) -> dict[str, Any]:
         raise PayloadTooLarge("payload", len(payload), limit, "store it elsewhere and send a reference")
     try:
         content: dict[str, Any] = _decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidJob("payload", f"must be {RULES['payload']} in UTF-8: {error}") from error
-    except RecursionError as error:
-        raise InvalidJob("payload", TOO_DEEP) from error
     if b"\\u0000" in payload and _NUL.search(payload):
         raise InvalidJob("payload", "holds the character NUL (\\u0000), which PostgreSQL cannot store; remove it")
     if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH and _is_too_deep(content):
@@ -156,10 +152,6 @@ def _content(payload: bytes, limit: int) -> dict[str, Any]:
 def _is_too_deep(content: dict[str, Any]) -> bool:
     level: list[Any] = [content]
     for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for item in level
-            for child in (item.values() if isinstance(item, dict) else item)
-            if child and isinstance(child, dict | list)
-        ]
+        children = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
+        level = [child for child in children if child and isinstance(child, (dict, list))]
     return bool(level)
