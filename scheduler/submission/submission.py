@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import datetime
+from itertools import accumulate
 from typing import Annotated, Any
 
 import msgspec
@@ -34,7 +35,9 @@ RULES = {
     "timeout_seconds": f"a number of seconds above 0, at most {YEAR_SECONDS}",
     "idempotency_key": "1 to 255 printable characters",
 }
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"', re.DOTALL)
+_STEPS, _NO_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff"), bytes(set(range(256)) - set(b"[{]}"))
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 
@@ -144,14 +147,12 @@ def _content(payload: bytes, limit: int) -> dict[str, Any]:
         raise InvalidJob("payload", f"must be {RULES['payload']} in UTF-8: {error}") from error
     if b"\\u0000" in payload and _NUL.search(payload):
         raise InvalidJob("payload", "holds the character NUL (\\u0000), which PostgreSQL cannot store; remove it")
-    if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH and _is_too_deep(content):
+    if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH and _depth(payload) > MAX_DEPTH:
         raise InvalidJob("payload", TOO_DEEP)
     return content
 
 
-def _is_too_deep(content: dict[str, Any]) -> bool:
-    level: list[Any] = [content]
-    for _ in range(MAX_DEPTH):
-        children = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
-        level = [child for child in children if child and isinstance(child, (dict, list))]
-    return bool(level)
+def _depth(payload: bytes) -> int:
+    """How many levels lie below the payload's own: read from its text, as a walk takes many times as long."""
+    steps = _STRING.sub(b"", payload).translate(_STEPS, _NO_STEPS)
+    return max(accumulate(memoryview(steps).cast("b"))) - 1

@@ -95,7 +95,8 @@ REFUSED_IN_PYTHON: list[tuple[str, dict[str, Any], str]] = [
 ]
 ALLOWED: list[tuple[str, dict[str, Any]]] = [
     ("1 MiB", {"payload": _of_size(1 << 20)}),
-    ("100 levels", {"payload": _deep(99)}),
+    ("100 levels", {"payload": _deep(100)}),
+    ("brackets in text", {"payload": {"a": '"[' * 200 + "\\", "b": ["]"] * 200}}),
     ("a backslash before u0000", {"payload": {"a": "\\u0000"}}),
     ("255 characters of several bytes as key", {"idempotency_key": "é" * 255}),
     ("1,000 attempts", {"max_attempts": 1_000}),
