@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Iterable
 from datetime import datetime
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
@@ -48,16 +47,8 @@ async def submit(
     that key's job. Raises InvalidJob for what POST /jobs would refuse, before any SQL, and KeyReused when the key
     belongs to a job of another type, payload or options: either way the caller's transaction can go on.
     """
-    asked = Submission.of(
-        type,
-        payload,
-        delay_seconds=delay_seconds,
-        run_at=run_at,
-        max_attempts=max_attempts,
-        timeout_seconds=timeout_seconds,
-        idempotency_key=idempotency_key,
-    )
-    job = asked.job(new_id(), time.time(), settings.load())
+    options = (delay_seconds, run_at, max_attempts, timeout_seconds, idempotency_key)
+    job = Submission.of(type, payload, *options).job(new_id(), time.time(), settings.load())
     columns = {**msgspec.structs.asdict(job), "id": uuid.UUID(bytes=job.id)}
     inserted = (await conn.execute(QUERIES["submit"], columns)).rowcount
     if inserted or job.idempotency_key is None:
@@ -84,9 +75,7 @@ class Client:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
     async def submit(self, type: str, payload: dict[str, Any], **options: Any) -> dict[str, Any]:

@@ -37,11 +37,25 @@ def problems(*codes: int) -> Responses:
     return {code: {"description": titles[code], "content": schema} for code in codes}
 
 
-SUBMITTED: Responses = {
-    200: {"description": "The key's job, accepted before", "content": schemas.content(schemas.SubmittedJob)},
-    202: {"content": schemas.content(schemas.SubmittedJob)},
-}
+def content(shape: type, **more: Any) -> dict[str, Any]:
+    """A JSON body of this shape, one of SHAPES; `more` may be an example."""
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{shape.__name__}"}, **more}}
+
+
+def takes(shape: type, example: object) -> dict[str, Any]:
+    """What a raw POST reads."""
+    return {"requestBody": {"required": True, "content": content(shape, example=example)}}
+
+
+SHAPES = (Submission, Batch, schemas.SubmittedJob, schemas.SubmittedBatch, schemas.Problem)
 EXAMPLE = {"type": "EMAIL", "payload": {"to": "ann@example.com", "subject": "hello"}, "idempotency_key": "order-17"}
+KEY_HEADER = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
+SUBMITTED: Responses = {
+    200: {"description": "The key's job, accepted before", "content": content(schemas.SubmittedJob)},
+    202: {"content": content(schemas.SubmittedJob)},
+}
+BATCH_SUBMITTED: Responses = {202: {"content": content(schemas.SubmittedBatch)}}
+REFUSED = problems(400, 408, 409, 413, 429)
 router = APIRouter(responses=problems(401, 422, 503))
 JobId = Annotated[str, PathParameter(description="uuid of the job", max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=1_000)]
@@ -58,11 +72,8 @@ def parts(request: Request) -> Parts:
     "/jobs",
     status_code=202,
     response_model=None,
-    responses=SUBMITTED | problems(400, 408, 409, 413, 429),
-    openapi_extra={
-        "parameters": [{"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}],
-        "requestBody": {"required": True, "content": schemas.content(Submission, example=EXAMPLE)},
-    },
+    responses=SUBMITTED | REFUSED,
+    openapi_extra={"parameters": [KEY_HEADER], **takes(Submission, EXAMPLE)},
 )
 async def submit() -> NoReturn:
     """Submit one job. 202 means its row has committed; a repeat with the same idempotency key answers 200."""
@@ -73,10 +84,8 @@ async def submit() -> NoReturn:
     "/jobs/batch",
     status_code=202,
     response_model=None,
-    responses=problems(400, 408, 409, 413, 429) | {202: {"content": schemas.content(schemas.SubmittedBatch)}},
-    openapi_extra={
-        "requestBody": {"required": True, "content": schemas.content(Batch, example={"jobs": [EXAMPLE]})},
-    },
+    responses=BATCH_SUBMITTED | REFUSED,
+    openapi_extra=takes(Batch, {"jobs": [EXAMPLE]}),
 )
 async def submit_batch() -> NoReturn:
     """Submit up to 10,000 jobs, all or nothing; the ids come in order."""

@@ -92,20 +92,6 @@ class Problem(Struct, kw_only=True):
     field: str | None = None
 
 
-DOCUMENTED = (Submission, Batch, SubmittedJob, SubmittedBatch, Problem)
-_REF = "#/components/schemas/{name}"
-
-
-def components() -> dict[str, Any]:
-    """The OpenAPI schemas of DOCUMENTED, by name."""
-    return msgspec.json.schema_components(DOCUMENTED, ref_template=_REF)[1]
-
-
-def content(model: type[Struct], **more: Any) -> dict[str, Any]:
-    """How OpenAPI says that a body is a `model` in JSON; `more` may be an `example`."""
-    return {"application/json": {"schema": {"$ref": _REF.format(name=model.__name__)}, **more}}
-
-
 class Attempt(BaseModel):
     """One try. `status` is FAILED, PROCESSING, COMPLETED or CANCELLED."""
 

@@ -29,7 +29,7 @@ _RECORD = "SET LOCAL statement_timeout = 0; INSERT INTO scheduler.migrations (na
 
 async def migrate(postgres: Postgres) -> list[str]:
     """Apply the steps that this database has not seen, in order. Returns their names. Raises StoreUnavailable."""
-    async with postgres.use(DEADLINE_SECONDS) as connection:
+    async with postgres.use() as connection:
         await connection.execute(_BOOTSTRAP.encode(), prepare=False)
     known = {row[0] for row in await postgres.fetch("SELECT name FROM scheduler.migrations")}
     return [name for name, text in _steps() if name not in known and await _apply(postgres, name, text)]

@@ -58,11 +58,11 @@ class Submission(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     idempotency_key: Annotated[str, _rule("idempotency_key", min_length=1, max_length=255)] | None = None
 
     @classmethod
-    def of(cls, type: object, payload: object, *, run_at: object = None, **options: object) -> Submission:
-        """From Python values; `options` are named as the fields. Raises InvalidJob."""
-        if isinstance(run_at, datetime):  # of a subclass too, which msgspec does not know
-            run_at = datetime.combine(run_at.date(), run_at.timetz())
-        given = {"type": type, "payload": Raw(_encoded(payload)), "run_at": run_at, **options}
+    def of(cls, type: object, payload: object, *options: object) -> Submission:
+        """From Python values, `options` in the order of the fields. Raises InvalidJob."""
+        given = dict(zip(cls.__struct_fields__, (type, Raw(_encoded(payload)), *options), strict=False))
+        if isinstance(moment := given.get("run_at"), datetime):  # of a subclass too, which msgspec does not know
+            given["run_at"] = datetime.combine(moment.date(), moment.timetz())
         try:
             return msgspec.convert(given, cls, builtin_types=(datetime,))
         except msgspec.ValidationError as error:

@@ -52,7 +52,7 @@ async def run_inline(
     Raises UnknownType, and InvalidJob for what the API would refuse; whatever the handler raises becomes the outcome.
     """
     handler = _handler(what)
-    asked = Submission.of(handler.type, payload, max_attempts=max_attempts, timeout_seconds=timeout_seconds)
+    asked = Submission.of(handler.type, payload, None, None, max_attempts, timeout_seconds)
     if (raw := id_bytes(job_id) if job_id else new_id()) is None:
         raise InvalidJob("job_id", f"must be a uuid, not {job_id!r}")
     new = asked.job(raw, time.time(), settings.load())
