@@ -28,6 +28,7 @@ class LocustBurst:
     seconds: float
 
     async def run(self, to: Destination, stop: asyncio.Event) -> None:
+        """As `Load.run`. Raises ChaosError when Locust fails."""
         log = to.folder.logs / "locust.log"
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
