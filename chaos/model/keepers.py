@@ -5,34 +5,7 @@ Rescuer, reconciler and promoter run in every worker; the model lets them act at
 
 from __future__ import annotations
 
-from chaos.model.state import (
-    ALIVE,
-    ASKED,
-    ASKED_AGAIN,
-    AT_ONCE,
-    COMMITTED,
-    DEAD,
-    DRAINING,
-    DYING,
-    GONE,
-    HELD,
-    LAPSED,
-    LATER,
-    LEFT,
-    LISTED,
-    MISSED,
-    NOT_LISTED,
-    NOT_YET,
-    PASSED,
-    PAUSED,
-    TOLD,
-    UNSURE,
-    Hand,
-    Row,
-    State,
-    Worker,
-    move,
-)
+from chaos.model.state import Client, Hand, Holder, Lease, Mode, Reconcile, Retry, Row, State, Worker, move
 from chaos.model.steps import Steps
 from scheduler.jobs.lifecycle import Status, Transition, after_death
 
@@ -48,8 +21,8 @@ class KeeperSteps:
         for j, job in enumerate(s.jobs):
             if job.row and s.group:
                 yield from self.reconcile(s, j, job.row)
-            if job.retry == LISTED:
-                yield True, ("the promoter moves {j} to the stream", 0, j), s.put(j, retry=NOT_LISTED).publish(j)
+            if job.retry == Retry.LISTED:
+                yield True, ("the promoter moves {j} to the stream", 0, j), s.put(j, retry=Retry.NOT_LISTED).publish(j)
             if job.dlq != (job.row is not None and job.row.letter):
                 yield from self.reconcile_dlq(s, j)
 
@@ -78,22 +51,22 @@ class KeeperSteps:
 
     def may_rescue(self, s: State) -> bool:
         """A rescuer waits until it has held its own lease for one lease: by then every worker that can renew has."""
-        well = [worker.lease for worker in s.workers if worker.mode in (ALIVE, DRAINING)]
-        return HELD in well and MISSED not in well
+        well = [worker.lease for worker in s.workers if worker.mode in (Mode.ALIVE, Mode.DRAINING)]
+        return Lease.HELD in well and Lease.MISSED not in well
 
     def is_orphan(self, s: State, row: Row) -> bool:
         if row.status is not Status.PROCESSING:
             return False
-        return row.holder in (DEAD, GONE, LEFT) or (row.holder >= 0 and s.workers[row.holder].lease != HELD)
+        return row.holder in (Holder.DEAD, Holder.GONE, Holder.LEFT) or (row.holder >= 0 and s.workers[row.holder].lease != Lease.HELD)
 
     def rescued(self, s: State, j: int) -> State:
         row = s.row(j)
-        if row.holder >= 0 and s.workers[row.holder].lease == MISSED:
+        if row.holder >= 0 and s.workers[row.holder].lease == Lease.MISSED:
             s = s.breaks("repetition")  # its worker was well, and no fault explains that it runs twice
-        if row.holder == LEFT:
+        if row.holder == Holder.LEFT:
             s = s.breaks("release")  # its worker stopped in order: that may cost no attempt
         transition = after_death(row.attempt, self.max_attempts)
-        return move(s, j, transition, burned=1, reconcile=AT_ONCE)
+        return move(s, j, transition, burned=1, reconcile=Reconcile.AT_ONCE)
 
     def adopt(self, s: State) -> Steps:
         """Pending entries of a consumer without a lease become a live worker's, which meets them in its sweep.
@@ -101,7 +74,7 @@ class KeeperSteps:
         It sweeps before it adopts more: without that bound a worker that never sweeps could gather any number.
         """
         for w, worker in enumerate(s.workers):
-            if worker.mode != ALIVE or worker.lease != HELD:
+            if worker.mode != Mode.ALIVE or worker.lease != Lease.HELD:
                 continue
             for j, job in enumerate(s.jobs):
                 if worker.hands[j].ghosts:
@@ -110,7 +83,7 @@ class KeeperSteps:
                     heir = s.put(j, strays=0).put_hand(w, j, ghosts=job.strays)
                     yield True, ("{w} adopts the pending entries of {j}", w, j), heir
                 for other, sleeper in enumerate(s.workers):
-                    if sleeper.lease != HELD and (found := _pending(sleeper, j)):
+                    if sleeper.lease != Lease.HELD and (found := _pending(sleeper, j)):
                         heir = _without_entries(s, other, j).put_hand(w, j, ghosts=found)
                         yield True, ("{w} adopts the pending entries of {j}", w, j), heir
 
@@ -119,15 +92,15 @@ class KeeperSteps:
     def reconcile(self, s: State, j: int, row: Row) -> Steps:
         if row.status is not Status.PENDING or not self.is_overlooked(s, j, row):
             return
-        found = s.put_row(j, reconcile=LATER)
-        told = found.publish(j) if row.due else found.put(j, retry=NOT_YET)
+        found = s.put_row(j, reconcile=Reconcile.LATER)
+        told = found.publish(j) if row.due else found.put(j, retry=Retry.NOT_YET)
         yield True, ("the reconciler publishes {j}", 0, j), told
         if s.faults.lost:
             yield False, ("the reconciler publishes {j}; Redis does not hear of it", 0, j), found.spend("lost")
 
     def is_overlooked(self, s: State, j: int, row: Row) -> bool:
         """Everything published before `reconcile_at` has been delivered, and yet the row is PENDING."""
-        return row.reconcile == AT_ONCE or (row.reconcile == PASSED and (not s.stream or bool(s.stream[0][1] >> j & 1)))
+        return row.reconcile == Reconcile.AT_ONCE or (row.reconcile == Reconcile.PASSED and (not s.stream or bool(s.stream[0][1] >> j & 1)))
 
     def reconcile_dlq(self, s: State, j: int) -> Steps:
         row = s.jobs[j].row
@@ -136,17 +109,17 @@ class KeeperSteps:
     # -- time
 
     def time(self, s: State) -> Steps:
-        if any(job.dying or (job.row and job.row.holder == DYING) for job in s.jobs):
+        if any(job.dying or (job.row and job.row.holder == Holder.DYING) for job in s.jobs):
             yield True, ("the leases of the dead run out", 0, 0), _bury(s)
         for j, job in enumerate(s.jobs):
             if job.waits:
                 yield True, ("the back-off of {j} elapses", 0, j), self.fall_due(s, j)
             row = job.row
-            if row and row.status is Status.PENDING and row.due and row.reconcile == LATER:
-                yield True, ("the reconcile time of {j} passes", 0, j), s.put_row(j, reconcile=PASSED)
+            if row and row.status is Status.PENDING and row.due and row.reconcile == Reconcile.LATER:
+                yield True, ("the reconcile time of {j} passes", 0, j), s.put_row(j, reconcile=Reconcile.PASSED)
 
     def fall_due(self, s: State, j: int) -> State:
-        s = s.put(j, waits=False, retry=LISTED if s.jobs[j].retry else NOT_LISTED)
+        s = s.put(j, waits=False, retry=Retry.LISTED if s.jobs[j].retry else Retry.NOT_LISTED)
         return s.put_row(j, due=True)
 
 
@@ -157,7 +130,7 @@ class FaultSteps:
         left = s.faults
         for w, worker in enumerate(s.workers):
             yield from self.process(s, w, worker)
-        if left.crash and any(job.client in (ASKED, ASKED_AGAIN, COMMITTED) or job.queued for job in s.jobs):
+        if left.crash and any(job.client in (Client.ASKED, Client.ASKED_AGAIN, Client.COMMITTED) or job.queued for job in s.jobs):
             yield False, ("the API is killed", 0, 0), self.kill_api(s).spend("crash")
         if left.flush:
             yield False, ("Redis loses everything", 0, 0), self.flush(s).spend("flush")
@@ -165,10 +138,10 @@ class FaultSteps:
             yield False, ("PostgreSQL is away for longer than a lease", 0, 0), self.outage(s).spend("outage")
         for j, job in enumerate(s.jobs):
             row = job.row
-            if left.cancel and job.client == TOLD and row and not row.status.is_final:
+            if left.cancel and job.client == Client.TOLD and row and not row.status.is_final:
                 yield False, ("the client cancels {j}", 0, j), move(s, j, Transition.CANCEL).spend("cancel")
             if left.late and job.strays and row and row.status is Status.PENDING and row.due:
-                late = move(s, j, Transition.CLAIM, holder=GONE).spend("late")
+                late = move(s, j, Transition.CLAIM, holder=Holder.GONE).spend("late")
                 yield False, ("a claim of {j} commits after its worker was declared dead", 0, j), late
 
     def process(self, s: State, w: int, worker: Worker) -> Steps:
@@ -179,30 +152,30 @@ class FaultSteps:
                 ("{w} is killed, and another starts in its place", w, 0),
                 self.kill(s, w, worker).spend("crash"),
             )
-        if worker.mode == ALIVE and left.pause and not worker.is_idle:
+        if worker.mode == Mode.ALIVE and left.pause and not worker.is_idle:
             # A shorter stop, or one of an idle worker, is slowness, which every order of the other steps contains.
-            paused = s.put_worker(w, mode=PAUSED, lease=LAPSED).spend("pause")
+            paused = s.put_worker(w, mode=Mode.PAUSED, lease=Lease.LAPSED).spend("pause")
             yield False, ("{w} is stopped past its lease", w, 0), paused
-        if worker.mode == PAUSED:
-            yield False, ("{w} wakes", w, 0), s.put_worker(w, mode=ALIVE)
-        if worker.mode == ALIVE and left.stop:
-            yield False, ("{w} gets SIGTERM", w, 0), s.put_worker(w, mode=DRAINING).spend("stop")
-        if worker.mode == DRAINING and worker.is_idle:
+        if worker.mode == Mode.PAUSED:
+            yield False, ("{w} wakes", w, 0), s.put_worker(w, mode=Mode.ALIVE)
+        if worker.mode == Mode.ALIVE and left.stop:
+            yield False, ("{w} gets SIGTERM", w, 0), s.put_worker(w, mode=Mode.DRAINING).spend("stop")
+        if worker.mode == Mode.DRAINING and worker.is_idle:
             yield True, ("{w} leaves, and another starts in its place", w, 0), self.leave(s, w, worker)
 
     def kill_api(self, s: State) -> State:
         for j, job in enumerate(s.jobs):
-            asking = job.client in (ASKED, ASKED_AGAIN, COMMITTED)
-            s = s.put(j, queued=False, client=UNSURE if asking else job.client)
+            asking = job.client in (Client.ASKED, Client.ASKED_AGAIN, Client.COMMITTED)
+            s = s.put(j, queued=False, client=Client.UNSURE if asking else job.client)
         return s
 
     def kill(self, s: State, w: int, worker: Worker) -> State:
-        held = worker.lease == HELD
+        held = worker.lease == Lease.HELD
         for j, job in enumerate(s.jobs):
             found = _pending(worker, j)
             s = s.put(j, dying=job.dying + found) if held else s.put(j, strays=job.strays + found)
             if job.row and job.row.holder == w:
-                s = s.put_row(j, holder=DYING if held else DEAD)
+                s = s.put_row(j, holder=Holder.DYING if held else Holder.DEAD)
         return _replaced(s, w)
 
     def leave(self, s: State, w: int, worker: Worker) -> State:
@@ -214,34 +187,34 @@ class FaultSteps:
 
     def give_back(self, s: State, j: int) -> State:
         """What a worker that leaves holds without knowing it."""
-        return move(s, j, Transition.RELEASE, reconcile=AT_ONCE)
+        return move(s, j, Transition.RELEASE, reconcile=Reconcile.AT_ONCE)
 
     def flush(self, s: State) -> State:
         s = s._replace(stream=(), group=False)
         for j in range(len(s.jobs)):
-            s = s.put(j, retry=NOT_LISTED, dlq=False, dying=0, strays=0)
+            s = s.put(j, retry=Retry.NOT_LISTED, dlq=False, dying=0, strays=0)
             for w in range(len(s.workers)):
                 s = _without_entries(s, w, j)
         return s
 
     def outage(self, s: State) -> State:
         for w, worker in enumerate(s.workers):
-            if worker.lease == HELD:
-                s = s.put_worker(w, lease=MISSED)
+            if worker.lease == Lease.HELD:
+                s = s.put_worker(w, lease=Lease.MISSED)
         return _bury(s)
 
 
 def _bury(s: State) -> State:
     for j, job in enumerate(s.jobs):
         s = s.put(j, dying=0, strays=job.strays + job.dying)
-        if job.row and job.row.holder == DYING:
-            s = s.put_row(j, holder=DEAD)
+        if job.row and job.row.holder == Holder.DYING:
+            s = s.put_row(j, holder=Holder.DEAD)
     return s
 
 
 def _replaced(s: State, w: int) -> State:
     """A new worker where one was: one that does nothing is as good as none."""
-    return s.put_worker(w, hands=(Hand(),) * len(s.jobs), mode=ALIVE, lease=HELD, tell=())
+    return s.put_worker(w, hands=(Hand(),) * len(s.jobs), mode=Mode.ALIVE, lease=Lease.HELD, tell=())
 
 
 def _pending(worker: Worker, j: int) -> int:

@@ -13,22 +13,7 @@ from typing import Any, NamedTuple
 
 from chaos.model.explore import Bounds, Result, explore
 from chaos.model.protocol import Protocol
-from chaos.model.state import (
-    ALIVE,
-    ASKED,
-    ASKED_AGAIN,
-    AT_ONCE,
-    GONE,
-    HELD,
-    LEFT,
-    MISSED,
-    Faults,
-    Hand,
-    Row,
-    State,
-    Tell,
-    move,
-)
+from chaos.model.state import Client, Faults, Hand, Holder, Lease, Mode, Reconcile, Row, State, Tell, move
 from chaos.model.steps import Steps
 from scheduler.jobs.lifecycle import RULES, Status, Transition
 
@@ -55,7 +40,7 @@ class FenceIsAttempt(Protocol):
 
 class NoStatusGuard(Protocol):
     def may_claim(self, s: State, w: int, row: Row) -> bool:
-        return s.workers[w].lease == HELD and row.due
+        return s.workers[w].lease == Lease.HELD and row.due
 
 
 class NoDueGuard(Protocol):
@@ -70,7 +55,7 @@ class RetryDueLost(Protocol):
 
 class RetryUnreconciled(Protocol):
     def is_overlooked(self, s: State, j: int, row: Row) -> bool:
-        known = row.attempt == 0 or row.reconcile == AT_ONCE
+        known = row.attempt == 0 or row.reconcile == Reconcile.AT_ONCE
         return known and super().is_overlooked(s, j, row)
 
 
@@ -81,17 +66,17 @@ class ClaimOnce(Protocol):
 
 class RepeatNeedsLease(Protocol):
     def may_claim(self, s: State, w: int, row: Row) -> bool:
-        return s.workers[w].lease == HELD and super().may_claim(s, w, row)
+        return s.workers[w].lease == Lease.HELD and super().may_claim(s, w, row)
 
 
 class NoLeaseGuard(Protocol):
     def may_claim(self, s: State, w: int, row: Row) -> bool:
-        return super().may_claim(s.put_worker(w, lease=HELD), w, row)
+        return super().may_claim(s.put_worker(w, lease=Lease.HELD), w, row)
 
 
 class NoOutbox(Protocol):
     def api(self, s: State, j: int) -> Steps:
-        if s.jobs[j].client in (ASKED, ASKED_AGAIN) and not s.jobs[j].queued:
+        if s.jobs[j].client in (Client.ASKED, Client.ASKED_AGAIN) and not s.jobs[j].queued:
             yield True, ("the API publishes {j}, before there is a row", 0, j), s.put(j, queued=True).publish(j)
         else:
             yield from super().api(s.put(j, queued=False), j)
@@ -105,7 +90,7 @@ class NoOutbox(Protocol):
 
 class KeysIgnored(Protocol):
     def insert(self, s: State, j: int) -> State:
-        second = s.jobs[j].client == ASKED_AGAIN and s.jobs[j].row is not None
+        second = s.jobs[j].client == Client.ASKED_AGAIN and s.jobs[j].row is not None
         return super().insert(s.breaks("idempotent-submit") if second else s, j)
 
 
@@ -132,12 +117,12 @@ class PromoterOff(Protocol):
 
 class OneLook(Protocol):
     def is_orphan(self, s: State, row: Row) -> bool:
-        return row.holder not in (GONE, LEFT) and super().is_orphan(s, row)
+        return row.holder not in (Holder.GONE, Holder.LEFT) and super().is_orphan(s, row)
 
 
 class HastyRescuer(Protocol):
     def may_rescue(self, s: State) -> bool:
-        return any(worker.mode == ALIVE and worker.lease == HELD for worker in s.workers)
+        return any(worker.mode == Mode.ALIVE and worker.lease == Lease.HELD for worker in s.workers)
 
 
 class HeartbeatOff(HastyRescuer):
@@ -145,8 +130,8 @@ class HeartbeatOff(HastyRescuer):
 
     def worker(self, s: State, w: int) -> Steps:
         yield from super().worker(s, w)
-        if s.workers[w].mode == ALIVE and s.workers[w].lease == HELD:
-            yield False, ("{w} does not renew its lease", w, 0), s.put_worker(w, lease=MISSED)
+        if s.workers[w].mode == Mode.ALIVE and s.workers[w].lease == Lease.HELD:
+            yield False, ("{w} does not renew its lease", w, 0), s.put_worker(w, lease=Lease.MISSED)
 
 
 class RescueUntold(Protocol):
@@ -156,7 +141,7 @@ class RescueUntold(Protocol):
 
 class PoisonForever(Protocol):
     def rescued(self, s: State, j: int) -> State:
-        return move(s, j, Transition.RESCUE, burned=1, reconcile=AT_ONCE)
+        return move(s, j, Transition.RESCUE, burned=1, reconcile=Reconcile.AT_ONCE)
 
 
 class DlqFirst(Protocol):
@@ -219,7 +204,7 @@ class GroupAtEnd(Protocol):
 
 class LeavesHolding(Protocol):
     def give_back(self, s: State, j: int) -> State:
-        return s.put_row(j, holder=LEFT)
+        return s.put_row(j, holder=Holder.LEFT)
 
 
 class Case(NamedTuple):

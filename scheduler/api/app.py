@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -13,7 +14,7 @@ from scheduler.api.auth import OPEN_PATHS, Keys
 from scheduler.api.hot import App, HotPath
 from scheduler.api.parts import Parts
 from scheduler.api.problems import MEDIA_TYPE, from_error, printable, problem
-from scheduler.api.routes import router
+from scheduler.api.routes import SHAPES, router
 from scheduler.api.schemas import Problem
 from scheduler.errors import InvalidJob, SchedulerError
 from scheduler.facts.facts import REQUEST_FAILED, tell
@@ -56,7 +57,8 @@ def _document_problems(api: FastAPI) -> None:
         if api.openapi_schema is None:
             document = generate()
             components = document.setdefault("components", {})
-            components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+            shapes = msgspec.json.schema_components(SHAPES, ref_template="#/components/schemas/{name}")[1]
+            components.setdefault("schemas", {}).update(shapes, Problem=Problem.model_json_schema())
             components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{"key": []}, {}]
             api.openapi_schema = document
