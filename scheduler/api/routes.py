@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from datetime import datetime
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, NoReturn
+from uuid import UUID
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
@@ -13,14 +14,14 @@ from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse
 
 from scheduler.api import schemas
+from scheduler.api.metrics import Stats
 from scheduler.api.parts import Parts
 from scheduler.api.problems import MEDIA_TYPE
 from scheduler.errors import InvalidJob, JobNotFound, NotCancellable, StoreUnavailable
-from scheduler.facts.facts import INDEX_NOT_TOLD, JOB_CANCELLED, PURGED, REDRIVEN, tell
+from scheduler.facts.facts import INDEX_NOT_TOLD, JOB_CANCELLED, PURGED, REDRIVEN, Fact, tell
 from scheduler.jobs.job import id_bytes, id_text
 from scheduler.jobs.lifecycle import Status
-from scheduler.storage.postgres import Row
-from scheduler.storage.stream import Stream
+from scheduler.jobs.view import Job, JobSummary, Page
 from scheduler.submission.submission import Batch, Submission
 
 Responses = dict[int | str, dict[str, Any]]
@@ -47,7 +48,21 @@ def takes(shape: type, example: object) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content(shape, example=example)}}
 
 
-SHAPES = (Submission, Batch, schemas.SubmittedJob, schemas.SubmittedBatch, schemas.Problem)
+def answers(shape: type) -> Responses:
+    """A 200 of this shape, one of SHAPES."""
+    return {200: {"description": "OK", "content": content(shape)}}
+
+
+SHAPES = (
+    Submission,
+    Batch,
+    Job,
+    Page,
+    Stats,
+    schemas.SubmittedJob,
+    schemas.SubmittedBatch,
+    schemas.Problem,
+)
 EXAMPLE = {"type": "EMAIL", "payload": {"to": "ann@example.com", "subject": "hello"}, "idempotency_key": "order-17"}
 KEY_HEADER = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
 SUBMITTED: Responses = {
@@ -92,24 +107,22 @@ async def submit_batch() -> NoReturn:
     raise NotImplementedError("answered in scheduler.api.hot")
 
 
-@router.get("/jobs/{id}", response_model=schemas.Job, responses=problems(404, 429))
+@router.get("/jobs/{id}", responses=answers(Job) | problems(404, 429))
 async def get_job(
     request: Request,
     id: JobId,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="seconds to wait for a final status")] = 0,
 ) -> Response:
     """One job with its attempts. With `wait`, answers as soon as the status is final, or after that many seconds."""
-    job_id = _id(id)
-    found = await parts(request).store.job(job_id)
-    if found and wait and not Status(found[0][2]).is_final:
+    store, job_id = parts(request).store, _id(id)
+    job = await store.job(job_id)
+    if wait and not Status(job.status).is_final:
         await parts(request).waiters.wait(job_id, wait)
-        found = await parts(request).store.job(job_id)
-    if not found:
-        raise JobNotFound(id)
-    return _json(_job(*found))
+        job = await store.job(job_id)
+    return _json(job)
 
 
-@router.get("/jobs", response_model=schemas.Page)
+@router.get("/jobs", responses=answers(Page))
 async def list_jobs(
     request: Request,
     status: Status | None = None,
@@ -118,59 +131,43 @@ async def list_jobs(
     cursor: Cursor = None,
 ) -> Response:
     """Jobs, newest first."""
-    store = parts(request).store
-    before = _cursor(cursor)
     if status is Status.FAILED:
-        return _page(await store.dead_page(_text(type, "type"), before, limit + 1), limit)
-    return _page(await store.page(status, _text(type, "type"), before, limit + 1), limit)
+        return await list_dead(request, type, limit, cursor)
+    return _page(await parts(request).store.page(status, _text(type, "type"), _cursor(cursor), limit + 1), limit)
 
 
-@router.post("/jobs/{id}/cancel", response_model=schemas.Job, responses=problems(404, 409))
+@router.post("/jobs/{id}/cancel", responses=answers(Job) | problems(404, 409))
 async def cancel_job(request: Request, id: JobId) -> Response:
     """Cancel a job that is not final. A running one is told through `ctx.cancelled`; its late result is refused."""
     store, job_id = parts(request).store, _id(id)
     cancelled = await store.cancel(job_id)
-    found = await store.job(job_id)
-    if not found:
-        raise JobNotFound(id)
+    job = await store.job(job_id)
     if not cancelled:
-        raise NotCancellable(id, found[0][2])
+        raise NotCancellable(id, job.status)
     tell(JOB_CANCELLED, job_id=id)
-    return _json(_job(*found))
+    return _json(job)
 
 
-@router.get("/dlq", response_model=schemas.Page)
+@router.get("/dlq", responses=answers(Page))
 async def list_dead(request: Request, type: Type = None, limit: Limit = 100, cursor: Cursor = None) -> Response:
     """Dead letters: the jobs whose attempts are spent, newest first."""
-    rows = await parts(request).store.dead_page(_text(type, "type"), _cursor(cursor), limit + 1)
-    return _page(rows, limit)
+    return _page(await parts(request).store.dead_page(_text(type, "type"), _cursor(cursor), limit + 1), limit)
 
 
 @router.post("/dlq/redrive", response_model=schemas.Selected, responses=problems(400))
 async def redrive(request: Request, selection: schemas.Redrive) -> Response:
     """Send dead letters back with a fresh count of attempts. Without any condition it takes the oldest `limit`."""
-    store, stream = parts(request).store, parts(request).stream
-    ids = await _matching(request, selection)
-    if not selection.dry_run and ids:
-        ids = await store.redrive(ids, 1 / selection.rate if selection.rate else 0.0)
-        tell(REDRIVEN, ids)
-        await _exhume(stream, ids)
-    return _json({"ids": [id_text(raw) for raw in ids], "dry_run": selection.dry_run})
+    interval = 1 / selection.rate if selection.rate else 0.0
+    return await _take_out(request, selection, REDRIVEN, lambda ids: parts(request).store.redrive(ids, interval))
 
 
 @router.delete("/dlq", response_model=schemas.Selected, responses=problems(400))
 async def purge(request: Request, selection: schemas.Selection) -> Response:
     """Delete dead letters and their jobs for good. Send `{}` to delete the oldest `limit`, whatever they are."""
-    store, stream = parts(request).store, parts(request).stream
-    ids = await _matching(request, selection)
-    if not selection.dry_run and ids:
-        ids = await store.purge(ids)
-        tell(PURGED, ids)
-        await _exhume(stream, ids)
-    return _json({"ids": [id_text(raw) for raw in ids], "dry_run": selection.dry_run})
+    return await _take_out(request, selection, PURGED, parts(request).store.purge)
 
 
-@router.get("/stats", response_model=schemas.Stats)
+@router.get("/stats", responses=answers(Stats))
 async def stats(request: Request) -> Response:
     """Figures of now: backlog, oldest due job, dead letters, Redis lengths, workers and their counters."""
     return _json(await parts(request).gauges.stats())
@@ -206,21 +203,24 @@ async def _probe(call: Any) -> str:
     return "ok"
 
 
-async def _exhume(stream: Stream, ids: list[bytes]) -> None:
-    """The record is done; when the index cannot be told, the reconciler tells it."""
-    try:
-        await stream.exhume(ids)
-    except StoreUnavailable as error:
-        tell(INDEX_NOT_TOLD, ids, reason=error)
-
-
-async def _matching(request: Request, selection: schemas.Selection) -> list[bytes]:
+async def _take_out(
+    request: Request, selection: schemas.Selection, fact: Fact, take: Callable[[list[bytes]], Awaitable[list[bytes]]]
+) -> Response:
+    """Take the selected letters out of the record, then off the index (or the reconciler does)."""
     ids = None if selection.ids is None else [_listed_id(text, n) for n, text in enumerate(selection.ids)]
-    error = None if selection.error is None else _text(selection.error, "error")
+    error = _text(selection.error, "error")
     like = error and error.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return await parts(request).store.match_dead(
+    chosen = await parts(request).store.match_dead(
         ids, _text(selection.type, "type"), like, selection.older_than_seconds, selection.limit
     )
+    if chosen and not selection.dry_run:
+        chosen = await take(chosen)
+        tell(fact, chosen)
+        try:
+            await parts(request).stream.exhume(chosen)
+        except StoreUnavailable as unheard:
+            tell(INDEX_NOT_TOLD, chosen, reason=unheard)
+    return _json({"ids": [id_text(raw) for raw in chosen], "dry_run": selection.dry_run})
 
 
 def _id(text: str) -> bytes:
@@ -256,83 +256,11 @@ def _cursor(text: str | None) -> bytes | None:
     return raw
 
 
-def _page(rows: list[Row], limit: int) -> Response:
-    more = len(rows) > limit
-    last = base64.urlsafe_b64encode(rows[limit - 1][0]).rstrip(b"=").decode() if more else None
-    return _json({"jobs": [_summary(row) for row in rows[:limit]], "next_cursor": last})
-
-
-_SUMMARY = (
-    "id",
-    "type",
-    "status",
-    "attempt",
-    "max_attempts",
-    "created_at",
-    "run_at",
-    "started_at",
-    "finished_at",
-    "error",
-)
-
-
-def _summary(row: Row) -> dict[str, Any]:
-    return {**dict(zip(_SUMMARY, row, strict=True)), "id": id_text(row[0])}
-
-
-def _job(row: Row, failed: list[Row]) -> dict[str, Any]:
-    (
-        job_id,
-        type,
-        status,
-        attempt,
-        most,
-        created,
-        run_at,
-        started,
-        finished,
-        timeout,
-        payload,
-        result,
-        error,
-        key,
-        worker,
-    ) = row
-    attempts = [_attempt(number, Status.FAILED, by, start, end, why) for number, by, start, end, why in failed]
-    if status in (Status.PROCESSING, Status.COMPLETED) or (
-        status == Status.CANCELLED and started and not _over(failed, started)
-    ):
-        attempts.append(_attempt(attempt, status, worker, started, finished, None))
-    return {
-        **_summary((job_id, type, status, attempt, most, created, run_at, started, finished, error)),
-        "payload": msgspec.Raw(payload),
-        "result": msgspec.Raw(result or b"null"),
-        "timeout_seconds": timeout,
-        "idempotency_key": key,
-        "attempts": attempts,
-    }
-
-
-def _over(failed: list[Row], started: datetime) -> bool:
-    return bool(failed) and failed[-1][2] == started
-
-
-def _attempt(
-    number: int,
-    status: str,
-    worker: bytes | None,
-    started: datetime | None,
-    finished: datetime | None,
-    error: str | None,
-) -> dict[str, Any]:
-    return {
-        "attempt": number,
-        "status": status,
-        "worker_id": id_text(worker) if worker else None,
-        "started_at": started,
-        "finished_at": finished,
-        "error": error,
-    }
+def _page(jobs: list[JobSummary], limit: int) -> Response:
+    """`jobs` has one more than the page when another page follows."""
+    last = UUID(jobs[limit - 1].id).bytes if len(jobs) > limit else None
+    cursor = None if last is None else base64.urlsafe_b64encode(last).rstrip(b"=").decode()
+    return _json(Page(jobs[:limit], cursor))
 
 
 def _json(content: Any, status: int = 200) -> Response:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -92,43 +91,6 @@ class Problem(Struct, kw_only=True):
     field: str | None = None
 
 
-class Attempt(BaseModel):
-    """One try. `status` is FAILED, PROCESSING, COMPLETED or CANCELLED."""
-
-    attempt: int
-    status: str
-    worker_id: str | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    error: str | None = None
-
-
-class JobSummary(BaseModel):
-    id: str
-    type: str
-    status: str
-    attempt: int = Field(description="Number of the current or last try; 0 before the first")
-    max_attempts: int
-    created_at: datetime
-    run_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    error: str | None = None
-
-
-class Job(JobSummary):
-    payload: dict[str, Any]
-    result: Any = None
-    timeout_seconds: float | None = None
-    idempotency_key: str | None = None
-    attempts: list[Attempt]
-
-
-class Page(BaseModel):
-    jobs: list[JobSummary]
-    next_cursor: str | None = None
-
-
 class Selection(BaseModel):
     """Which dead letters: by ids, or by type, words of the error, and age. All given conditions must hold."""
 
@@ -148,16 +110,3 @@ class Redrive(Selection):
 class Selected(BaseModel):
     ids: list[str]
     dry_run: bool
-
-
-class Stats(BaseModel):
-    backlog: int
-    due: int
-    waiting: int
-    processing: int
-    oldest_due_seconds: float
-    dlq: int
-    stream: int | None
-    pending: int | None
-    retry: int | None
-    workers: list[dict[str, Any]]

@@ -26,7 +26,7 @@ class Pruner(Service):
         self._prune_at = 0.0
 
     async def tick(self) -> float:
-        _, self._cursor = await self._stream.trim(self._cursor, SPARE_ENTRIES)
+        self._cursor = (await self._stream.trim(self._cursor, SPARE_ENTRIES)).cursor
         if time.monotonic() >= self._prune_at:
             before = time.time_ns() - int(self._retention * 1e9)
             oldest_kept = IdSequence().take(1, max(before, 0), bytes(8))[0]

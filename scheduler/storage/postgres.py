@@ -19,6 +19,7 @@ import psycopg
 from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap, Dumper, Loader
 from psycopg.pq import Format
+from psycopg.rows import tuple_row
 
 from scheduler.errors import ConfigurationError, StoreUnavailable, ValueRefused
 from scheduler.facts.facts import STORE_ERRORS, tell
@@ -87,10 +88,11 @@ class Postgres:
         self._free: list[Connection] = []
         self._slots = asyncio.Semaphore(size)
 
-    async def fetch(self, query: str, parameters: dict[str, Any] | None = None) -> list[Row]:
-        """Run one statement as its own transaction. Raises StoreUnavailable, or ValueRefused."""
+    async def fetch(self, query: str, parameters: dict[str, Any] | None = None, each: Any = tuple_row) -> list[Any]:
+        """Run one statement, which is one transaction; `each` makes the rows. Raises StoreUnavailable, ValueRefused."""
         async with self.use() as connection:
-            cursor = await connection.execute(query, parameters, prepare=True, binary=True)
+            cursor = connection.cursor(binary=True, row_factory=each)
+            await cursor.execute(query, parameters, prepare=True)
             return await cursor.fetchall() if cursor.description else []
 
     async def change(self, query: str, parameters: dict[str, Any]) -> int:

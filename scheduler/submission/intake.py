@@ -17,7 +17,8 @@ from scheduler.errors import BacklogFull, KeyReused, StoreUnavailable
 from scheduler.facts.facts import REFUSED, REPEATED, SUBMITTED, tell
 from scheduler.jobs.job import NewJob, id_text
 from scheduler.service import Service, pause
-from scheduler.storage.store import MAX_ROWS_A_STATEMENT, Accepted, Store
+from scheduler.storage.rows import Accepted
+from scheduler.storage.store import MAX_ROWS_A_STATEMENT, Store
 from scheduler.submission.backlog import Backlog
 from scheduler.submission.publisher import Publisher
 from scheduler.submission.submission import require_same
@@ -163,16 +164,16 @@ class Intake(Service):
         while True:
             fresh = [job for job in jobs if job.id not in own and job.idempotency_key not in existing]
             try:
-                taken = await self._store.insert_whole(fresh)
+                inserted = await self._store.insert_whole(fresh)
             except StoreUnavailable:
                 if asyncio.get_running_loop().time() >= request.until:
                     raise
                 await asyncio.sleep(0.05)
                 continue
-            if taken is None:
+            if inserted.whole:
                 break
-            own |= {row.id for row in taken} & {job.id for job in jobs}
-            existing |= {row.key: row for row in taken if row.key and row.id not in own}
+            own |= {row.id for row in inserted.existing} & {job.id for job in jobs}
+            existing |= {row.key: row for row in inserted.existing if row.key and row.id not in own}
             for job in jobs:
                 if job.idempotency_key in existing:
                     _receipt(job, own, existing)

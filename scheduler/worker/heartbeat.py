@@ -94,7 +94,7 @@ class Heartbeat:
 
     async def _renew(self, store: Store) -> None:
         asked = time.monotonic()
-        unbroken, cancelled = await store.heartbeat(
+        beat = await store.heartbeat(
             self.worker,
             name=self._name,
             lease_seconds=self._lease,
@@ -102,15 +102,15 @@ class Heartbeat:
             counters=json.dumps(dict(tally)),
         )
         first = self._steady_since is None  # also when the lease is there: the reply to the beat that took it was lost
-        if first or not unbroken:
+        if first or not beat.unbroken:
             self._steady_since = asked
         if first:
             self._loop.call_soon_threadsafe(self._held.set)
-        elif self._missed or not unbroken:
-            if not unbroken:
+        elif self._missed or not beat.unbroken:
+            if not beat.unbroken:
                 tell(LEASE_LAPSED, worker=self.worker_text)
             self._on_lapse()
         self._missed = False
         self._renewed_at = asked
-        if cancelled:
-            self._on_cancelled(cancelled)
+        if beat.cancelled:
+            self._on_cancelled(beat.cancelled)

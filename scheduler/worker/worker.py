@@ -22,7 +22,7 @@ from scheduler.worker.executor import Executor
 from scheduler.worker.hands import Hands
 from scheduler.worker.heartbeat import Heartbeat
 from scheduler.worker.reader import Reader
-from scheduler.worker.settler import Settler
+from scheduler.worker.settler import Settler, tell_redis
 from scheduler.worker.slots import Slots
 
 LAST_FLUSH_SECONDS = 5.0
@@ -35,9 +35,9 @@ class Worker:
         self._settings, self._worker, self._store, self._stream = settings, worker, store, stream
         self.hands = Hands(settings.concurrency)
         self.executor = Executor(settings.retry, threads=min(settings.concurrency, 500), rng=random.Random())
-        self.slots = Slots(self.executor, handlers, self.hands)
+        self.slots = Slots(self.executor, handlers, self.hands, settings.unhandled_seconds)
         self.reader = Reader(worker, store, stream, self.hands, self.slots)
-        self.settler = Settler(store, stream, self.hands, self.slots, settings.unhandled_seconds)
+        self.settler = Settler(store, stream, self.hands)
         self._loop = asyncio.get_running_loop()
         self.heartbeat = Heartbeat(
             settings.require_stores()[0],
@@ -92,7 +92,7 @@ class Worker:
             slot.cancel()
         await asyncio.wait(slots, timeout=LAST_FLUSH_SECONDS)
         last = time.monotonic() + LAST_FLUSH_SECONDS
-        while (hands.unsettled or self.slots.unhandled) and time.monotonic() < last:
+        while hands.unsettled and time.monotonic() < last:
             await hands.change(last - time.monotonic())
 
     def _release_queued(self) -> None:
@@ -100,10 +100,12 @@ class Worker:
             self.hands.finished(Outcome.release(self.hands.queue.popleft()))
 
     async def _leave(self) -> None:
-        """Give back what was delivered, end the lease. Out of reach of the stores, the lease runs out by itself."""
+        """Give back what was delivered, and what it holds unknowingly; end the lease, or let it run out by itself."""
         try:
             await self.reader.give_back()
             await self.heartbeat.stop()
+            if held := await self._store.held_by(self._worker):
+                await tell_redis(self._stream, await self._store.settle([Outcome.release(job) for job in held]))
             await self._store.deregister(self._worker)
             await self._stream.forget(self.heartbeat.worker_text)
         except StoreUnavailable as error:

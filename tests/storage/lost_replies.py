@@ -127,7 +127,7 @@ class World:
         while deliveries or (await self.index.lengths()).stream:
             for delivery in deliveries:
                 jobs = await self.record.claim(worker, [delivery.job_id])
-                assert await self.record.complete([Outcome.complete(job, None) for job in jobs]) == []
+                assert (await self.record.complete([Outcome.complete(job, None) for job in jobs])).lost == []
                 ran += [job.id for job in jobs]
                 await self.index.ack([delivery.entry])
             await self.index.trim(b"0", 0)
@@ -142,10 +142,10 @@ class World:
             "UPDATE scheduler.jobs SET reconcile_at = reconcile_at - interval '1 hour',"
             " run_at = run_at - interval '1 hour' WHERE status = 'PENDING'"
         )
-        due, later = await self.record.overlooked(0.0, 99)
-        assert later == []
-        await self.index.publish(due)
-        return due
+        found = await self.record.overlooked(0.0, 99)
+        assert all(job.due_ms is None for job in found)
+        await self.index.publish([job.id for job in found])
+        return [job.id for job in found]
 
 
 Story = Callable[[World], Awaitable[None]]

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from scheduler.embedded import free_port
+from scheduler.jobs.job import id_text
 from scheduler.storage.store import Store
 from scheduler.worker.heartbeat import Heartbeat
 from tests.cluster import eventually
@@ -38,7 +39,7 @@ async def test_a_worker_is_registered_once_its_lease_is_in_the_record(database_u
     async with beating(database_url, worker) as heartbeat:
         async with asyncio.timeout(10):
             assert await heartbeat.registered(asyncio.Event())
-        assert [live.id for live in await store.workers()] == [worker]
+        assert [live.id for live in await store.workers()] == [id_text(worker)]
 
 
 async def test_who_is_stopped_before_a_lease_is_held_does_not_wait_for_it() -> None:

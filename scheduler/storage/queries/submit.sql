@@ -19,5 +19,5 @@ VALUES (%(id)s::uuid, %(type)s, %(payload)s::json, %(max_attempts)s, %(timeout_s
 ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 
 -- accepted: which of these ids and keys exist
-SELECT id, idempotency_key, fingerprint, status FROM scheduler.jobs
+SELECT id, idempotency_key AS key, fingerprint, status FROM scheduler.jobs
 WHERE id = ANY(%(ids)s::uuid[]) OR idempotency_key = ANY(%(keys)s::text[])
