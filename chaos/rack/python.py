@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from signal import SIGTERM, Signals
 
 from scheduler.embedded import Launch
 
@@ -18,13 +19,13 @@ def python_path() -> str:
     return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def program(words: Sequence[str], variables: Mapping[str, str], log: Path) -> Launch:
+def program(words: Sequence[str], variables: Mapping[str, str], log: Path, stops_by: Signals = SIGTERM) -> Launch:
     """A program named for its log, with these variables and few others.
 
     It is killed with us, even while SIGSTOP keeps it deaf.
     """
     kept = {key: os.environ[key] for key in KEPT if key in os.environ}
-    return Launch(log.stem, words, log, {**kept, "PYTHONPATH": python_path(), **variables})
+    return Launch(log.stem, words, log, {**kept, "PYTHONPATH": python_path(), **variables}, stops_by=stops_by)
 
 
 def python(module: list[str], variables: Mapping[str, str], log: Path) -> Launch:

@@ -112,13 +112,10 @@ class Stack(Started):
     def stop_process(self, process: Aim) -> None:
         """Ask it to end, wait until it has; killed when it does not obey."""
         self.expect_death(process)
-        child = self.process(process)
-        child.signal(self.target.stops_by)
-        if not until(lambda: not child.alive, self.target.stop_seconds):
-            child.kill()
+        self.process(process).stop(self.target.stop_seconds)
 
     def _launch(self, name: str, command: Command) -> Launch:
-        return program(command.arguments, command.variables, self.log(name))
+        return program(command.arguments, command.variables, self.log(name), stops_by=self.target.stops_by)
 
     def _behind(self, to: Aim) -> str:
         """The URL of a store for a role: of its proxy, where there is one."""
@@ -135,15 +132,16 @@ class Stack(Started):
         """Wait until the API serves, says it is ready and sees every worker. Raises StackFailed."""
 
         def is_ready() -> bool:
-            self.check_alive()
             with httpx.Client(base_url=self.api_url, timeout=2, trust_env=False) as http:
                 try:
                     return self.target.is_ready(http, len(self._starts) - 1)
                 except (httpx.HTTPError, ValueError, LookupError, TypeError):
                     return False
 
-        if not until(is_ready, seconds):
-            raise StackFailed(f"the stack was not ready within {seconds:g} s; {self.process(API).ending}")
+        try:
+            self._crew.until(is_ready, seconds, self.process(API), "the stack was not ready")
+        except ChildFailed as error:
+            raise StackFailed(str(error)) from error
 
     def check_alive(self) -> None:
         """Raises StackFailed when a process has died that no fault was aimed at."""

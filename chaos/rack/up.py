@@ -73,7 +73,7 @@ def keep_up(workers: int, ports: Ports, data_dir: Path, *, lab: bool, console: C
             console.print(_addresses(stack, ports, data_dir, urls))
             _tend(stack, helpers, console)
         except KeyboardInterrupt:
-            console.print("stopping; Locust and the API first, then the workers, then the stores")
+            console.print("stopping; Locust first, then API and workers, then the stores")
         except ChildFailed as error:
             raise StackFailed(str(error)) from error
 

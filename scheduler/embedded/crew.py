@@ -25,7 +25,7 @@ STOP_SECONDS = 10.0
 class Launch:
     """What to run, and how; the fields from `log` to `piped` are those of `launch`.
 
-    `order`: of two children the one with the lower is ended first, those with the same at the same time.
+    `stops_by` asks it to end. `order`: of two children the one with the lower is ended first, equal ones together.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Launch:
     folder: str | Path = "/"
     dies_by: signal.Signals = signal.SIGKILL
     piped: bool = False
+    stops_by: signal.Signals = signal.SIGTERM
     order: int = 0
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -97,6 +98,10 @@ class Child:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to this process alone; nothing when it has ended."""
         self.process.send_signal(number)
+
+    def stop(self, seconds: float) -> bool:
+        """Ask it to end, and kill it when it has not after `seconds`. Returns whether it obeyed."""
+        return not end([self.process], seconds, self.launch.stops_by)
 
     def kill(self) -> None:
         """SIGKILL to it and to what it started in its group."""
@@ -172,8 +177,9 @@ class Crew:
         children = list(self.children.values())
         deaf: list[subprocess.Popen[bytes]] = []
         try:
-            for order in sorted({child.launch.order for child in children}):
-                deaf += end([c.process for c in children if c.launch.order == order], self._stop_seconds)
+            for order, by in sorted({(child.launch.order, child.launch.stops_by) for child in children}):
+                some = [c.process for c in children if (c.launch.order, c.launch.stops_by) == (order, by)]
+                deaf += end(some, self._stop_seconds, by)
         finally:
             end([child.process for child in children], 0)
         return [child for child in children if child.process in deaf]

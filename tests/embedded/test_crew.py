@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import pytest
 from scheduler.embedded import Child, ChildFailed, Crew, Launch, until
 from scheduler.embedded.crew import FIRST_WAIT, HEALTHY_SECONDS, LONGEST_WAIT
 
-DEAF = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
-OBEDIENT = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
+READY = "echo ready; while :; do sleep 0.05; done"
+DEAF = f"trap '' TERM; {READY}"
+OBEDIENT = f"trap 'echo bye; exit 7' TERM; {READY}"
 
 
 @pytest.fixture
@@ -90,6 +92,16 @@ def test_a_child_that_is_stopped_is_woken_to_obey(crew: Crew, tmp_path: Path) ->
     child.signal(signal.SIGSTOP)
     assert crew.end() == []
     assert child.exit_code == 7
+
+
+def test_each_is_asked_by_the_signal_of_its_own(crew: Crew, tmp_path: Path) -> None:
+    asked = f"trap '' TERM; trap 'exit 7' USR1; {READY}"
+    first = start(crew, replace(shell(tmp_path, asked, "first"), stops_by=signal.SIGUSR1))
+    second = start(crew, replace(shell(tmp_path, asked, "second"), stops_by=signal.SIGUSR1))
+    assert first.stop(10)
+    assert second.alive
+    assert crew.end() == []
+    assert (first.exit_code, second.exit_code) == (7, 7)
 
 
 def test_a_higher_order_hears_nothing_before_the_lower_has_ended(crew: Crew, tmp_path: Path) -> None:
