@@ -46,8 +46,11 @@ class InvalidJob(SchedulerError, status=422, title="Invalid job"):
     """A submission that can never be accepted as it stands; `field` is a JSON path such as `jobs[3].type`."""
 
     def __init__(self, field: str, reason: str, *, status: int = 422) -> None:
-        super().__init__(f"{field}: {reason}")
+        super().__init__(field, reason)
         self.field, self.reason, self.status = field, reason, status
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason}"
 
 
 class UnknownType(InvalidJob, title="Unknown job type"):
@@ -59,12 +62,11 @@ class UnknownType(InvalidJob, title="Unknown job type"):
         super().__init__(field, f"no handler is known for type {type[:100]!r}; {remedy}")
 
 
-class PayloadTooLarge(SchedulerError, status=413, title="Too large"):
+class PayloadTooLarge(InvalidJob, title="Too large"):
     """`size` bytes where `limit` are allowed."""
 
     def __init__(self, field: str, size: int, limit: int, remedy: str) -> None:
-        super().__init__(f"{field} has {size} bytes and {limit} are allowed; {remedy}")
-        self.field = field
+        super().__init__(field, f"has {size} bytes and {limit} are allowed; {remedy}", status=413)
 
 
 class KeyReused(SchedulerError, status=409, title="Idempotency key reused"):
