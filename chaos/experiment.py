@@ -100,6 +100,7 @@ class Experiment:
         self._broken: defaultdict[Aim, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run(self) -> None:
+        """All phases in order. However it ends, faults are healed and what was recorded is on disk."""
         urls = self._stack.database_url, self._stack.redis_url
         try:
             async with Eyes(self._target.look, *urls) as eyes, Sink(self._recorder) as sink:

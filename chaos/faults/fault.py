@@ -13,7 +13,8 @@ class World(Protocol):
     """What faults act on: the running stack, or the servers of a test."""
 
     @property
-    def toxiproxy(self) -> Toxiproxy: ...
+    def toxiproxy(self) -> Toxiproxy:
+        """What cuts and poisons the links."""
 
     def signal(self, process: Aim, number: signal.Signals) -> int:
         """Send a signal to the process (a store: to all its processes); returns its pid."""
@@ -38,13 +39,18 @@ class Fault(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As in the catalogue."""
 
     @property
-    def target(self) -> Aim: ...
+    def target(self) -> Aim:
+        """What it breaks."""
 
-    def await_moment(self, world: World) -> None: ...
+    def await_moment(self, world: World) -> None:
+        """Wait for what the fault needs. Raises FaultFailed."""
 
-    def inject(self, world: World) -> dict[str, Any]: ...
+    def inject(self, world: World) -> dict[str, Any]:
+        """Break the target; returns what the history adds. Raises ChaosError."""
 
-    def heal(self, world: World) -> dict[str, Any]: ...
+    def heal(self, world: World) -> dict[str, Any]:
+        """Undo it, also when only half of it was done. Raises ChaosError."""

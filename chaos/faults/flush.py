@@ -20,7 +20,9 @@ class FlushFault:
         """Any moment will do."""
 
     def inject(self, world: World) -> dict[str, Any]:
+        """Returns how many `keys` were lost."""
         return {"keys": world.flush_redis()}
 
     def heal(self, world: World) -> dict[str, Any]:
+        """There is nothing to undo."""
         return {}

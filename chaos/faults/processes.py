@@ -31,9 +31,11 @@ class SignalFault:
             world.await_busy(self.target, 10.0)
 
     def inject(self, world: World) -> dict[str, Any]:
+        """Send the signal; returns the `pid`."""
         return {"pid": world.signal(self.target, self.number)}
 
     def heal(self, world: World) -> dict[str, Any]:
+        """Let it go on, or put another process in its place."""
         if self.number == signal.SIGSTOP:
             return {"pid": world.signal(self.target, signal.SIGCONT)}
         return {"pid": world.replace(self.target)}
@@ -48,6 +50,7 @@ class PointFault:
     point: str
 
     def await_moment(self, world: World) -> None:
+        """Wait for the process to come there. Raises FaultFailed after 20 s."""
         if world.await_point(self.target, self.point, POINT_SECONDS) is None:
             raise FaultFailed(f"{self.target} did not reach {self.point} within {POINT_SECONDS:g} s")
 
@@ -56,6 +59,7 @@ class PointFault:
         return {"pid": world.await_point(self.target, self.point, 0.0), "point": self.point}
 
     def heal(self, world: World) -> dict[str, Any]:
+        """Let it go on, or put another process in its place; a lost reply needs nothing."""
         match self.name:
             case "kill":
                 return {"pid": world.replace(self.target)}
@@ -66,6 +70,8 @@ class PointFault:
 
 
 def by_signal(name: str, number: signal.Signals) -> Callable[[Planned], Fault]:
+    """Makes the fault of that name, at a crash point where the schedule names one."""
+
     def make(planned: Planned) -> Fault:
         if "point" in planned.arguments:
             return at_point(planned)
@@ -75,6 +81,7 @@ def by_signal(name: str, number: signal.Signals) -> Callable[[Planned], Fault]:
 
 
 def at_point(planned: Planned) -> Fault:
+    """The fault at the crash point `point`. Raises UsageError when none is named."""
     if "point" not in planned.arguments:
         raise UsageError(f"{planned.fault} on {planned.target} has no `point` among its arguments; see `chaos points`")
     return PointFault(planned.fault, planned.target, str(planned.arguments["point"]))

@@ -27,7 +27,8 @@ class Load(Protocol):
     """Something that submits jobs: our own arrivals, or Locust."""
 
     @property
-    def jobs(self) -> int: ...
+    def jobs(self) -> int:
+        """How many it submits."""
 
     async def run(self, to: Destination, stop: asyncio.Event) -> None:
         """Submit everything; once `stop` is set give up on what is not accepted. Cancelled, leave nothing behind."""

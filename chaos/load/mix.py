@@ -23,6 +23,7 @@ class Job:
         return "FAILED" if self.type in {"FAIL", "CRASH"} else "COMPLETED"
 
     def body(self) -> dict[str, Any]:
+        """As it is written down in a history, and as our API takes it."""
         return {"type": self.type, "payload": self.payload, "idempotency_key": self.idempotency_key}
 
 

@@ -45,6 +45,7 @@ class Workload:
 
     @property
     def jobs(self) -> int:
+        """How many arrive, those sent twice counted once."""
         return self.settings.jobs
 
     def arrivals(self, seed: int, sink_url: str) -> list[Arrival]:

@@ -52,10 +52,12 @@ class Eyes:
         await self._redis.aclose()
 
     async def unfinished(self) -> int | None:
+        """Jobs without a final status."""
         rows = await self._rows(self._look.unfinished)
         return int(rows[0][0]) if rows else None
 
     async def failed(self) -> int | None:
+        """Jobs whose attempts are spent."""
         rows = await self._rows(self._look.failed)
         return int(rows[0][0]) if rows else None
 
@@ -69,6 +71,7 @@ class Eyes:
         return None if rows is None else [row[0] for row in rows]
 
     async def sample(self) -> Sample:
+        """Both stores at this moment."""
         rows, lengths = await asyncio.gather(self._rows(self._look.counts), self._lengths())
         unfinished, processing, workers = rows[0] if rows else (None, None, None)
         stream, pending, retry, dlq = lengths
@@ -83,6 +86,7 @@ class Eyes:
         return Stores(stream, pending, retry, [job for job, _ in letters], [written_ms for _, written_ms in letters])
 
     async def versions(self) -> dict[str, str]:
+        """Of both servers."""
         rows = await self._rows(VERSION)
         found = {"postgres": str(rows[0][0]) if rows else "unknown"}
         try:

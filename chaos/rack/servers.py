@@ -80,12 +80,14 @@ class Servers(Started):
 
     @property
     def stores(self) -> Stores:
+        """PostgreSQL and Redis. Raises StackFailed before they are started."""
         if self._stores is None:
             raise StackFailed("the servers are not started")
         return self._stores
 
     @property
     def toxiproxy(self) -> Toxiproxy:
+        """Raises StackFailed when there is none."""
         if self._toxiproxy is None:
             raise StackFailed("Toxiproxy is not started")
         return self._toxiproxy

@@ -57,14 +57,17 @@ class Stack(Started):
 
     @property
     def api_url(self) -> str:
+        """Where jobs are submitted; no proxy stands before it."""
         return f"http://127.0.0.1:{self.api_port}"
 
     @property
     def redis_url(self) -> str:
+        """Of the server itself, past every proxy."""
         return self.servers.stores.redis.url
 
     @property
     def workers(self) -> tuple[Aim, ...]:
+        """Those of the plan."""
         return tuple(worker(number) for number in range(1, self.plan.settings.workers + 1))
 
     # -- starting
@@ -173,6 +176,7 @@ class Stack(Started):
         return self._crew.children[name]
 
     def starts(self, name: Aim) -> int:
+        """How many times it was started."""
         return self._starts[name]
 
     def expect_death(self, name: Aim) -> None:
@@ -180,4 +184,5 @@ class Stack(Started):
         self.process(name).doomed = True
 
     def log(self, name: str) -> Path:
+        """What a process wrote, all its starts together."""
         return self.folder.logs / f"{name}.log"

@@ -32,6 +32,7 @@ class StackWorld:
 
     @property
     def toxiproxy(self) -> Toxiproxy:
+        """Of the servers that the stack stands on."""
         return self._stack.servers.toxiproxy
 
     def signal(self, process: Aim, number: Signals) -> int:
@@ -47,6 +48,7 @@ class StackWorld:
         return child.pid
 
     def replace(self, process: Aim) -> int:
+        """A store comes back with its data; another process is started once the old one has ended."""
         if server := self._server(process):
             try:
                 return server.start().pid
@@ -58,16 +60,19 @@ class StackWorld:
         return self._stack.start_process(process)
 
     def flush_redis(self) -> int:
+        """Past every proxy."""
         with redis.Redis.from_url(self._stack.redis_url, socket_timeout=5, socket_connect_timeout=5) as client:
             keys = client.dbsize()
             client.flushall()
         return int(keys)
 
     def await_busy(self, process: Aim, seconds: float) -> bool:
+        """By the ledger: a body that began a while ago is still open."""
         pid = self._stack.process(process).pid
         return until(lambda: self._is_busy(pid), seconds)
 
     def await_point(self, process: Aim, point: str, seconds: float) -> int | None:
+        """By what the fault does to the process, or by its log."""
         stack, child = self._stack, self._stack.process(process)
         armed = stack.plan.armed[process, stack.starts(process)]
 

@@ -77,6 +77,7 @@ class Final(msgspec.Struct, frozen=True):
 
     @property
     def is_final(self) -> bool:
+        """Whether the status can change no more."""
         return self.status in {"COMPLETED", "FAILED", "CANCELLED"}
 
 
@@ -111,6 +112,7 @@ class Call(msgspec.Struct, frozen=True):
 
     @property
     def type(self) -> Kind:
+        """How it ended."""
         return self.done.type if self.done else "info"
 
 
@@ -155,10 +157,12 @@ class Run:
 
     @property
     def settings(self) -> Settings:
+        """Of the plan."""
         return self.manifest.settings
 
     @cached_property
     def submits(self) -> list[Call]:
+        """Every try of every client."""
         return calls(self.history, "submit")
 
     @cached_property
@@ -179,6 +183,7 @@ class Run:
 
     @cached_property
     def final(self) -> dict[str, Final]:
+        """Job id → what it came to."""
         return {each.id: each for each in self.finals}
 
     @cached_property

@@ -41,34 +41,42 @@ class Folder:
 
     @property
     def manifest(self) -> Path:
+        """How it was made."""
         return self.path / "manifest.json"
 
     @property
     def history(self) -> Path:
+        """What was asked and answered."""
         return self.path / "history.jsonl"
 
     @property
     def effects(self) -> Path:
+        """What job bodies did."""
         return self.path / "effects.jsonl"
 
     @property
     def finals(self) -> Path:
+        """What each job came to."""
         return self.path / "finals.jsonl"
 
     @property
     def samples(self) -> Path:
+        """The stores over time."""
         return self.path / "samples.jsonl"
 
     @property
     def stores(self) -> Path:
+        """Redis after the drain."""
         return self.path / "stores.json"
 
     @property
     def verdict(self) -> Path:
+        """What it was judged."""
         return self.path / "verdict.json"
 
     @property
     def logs(self) -> Path:
+        """One file a process."""
         return self.path / "logs"
 
     def write(self, path: Path, value: msgspec.Struct) -> None:
@@ -155,6 +163,7 @@ def clock_origin() -> tuple[float, int]:
 
 
 def machine() -> dict[str, Any]:
+    """What the run was made on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpus": os.cpu_count(),

@@ -23,6 +23,7 @@ class LocustBurst:
     seconds: float
 
     async def run(self, to: Destination, stop: asyncio.Event) -> None:
+        """As `Load.run`. Raises ChaosError when Locust fails."""
         crew = Crew()
         try:
             locust = crew.start(self._launch(to))

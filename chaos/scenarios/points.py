@@ -29,10 +29,12 @@ class Case:
 
     @property
     def name(self) -> str:
+        """As `chaos points` lists it."""
         return f"{self.fault}@{self.point.name}-{self.workers}"
 
     @property
     def part(self) -> str:
+        """The part of the scheduler that the point lies in."""
         return self.point.name.partition(".")[0]
 
     def __call__(self, rng: random.Random, seconds: float) -> list[Planned]:

@@ -49,6 +49,7 @@ def command(start: Start) -> Command:
 
 
 def reply_lost(armed: Armed) -> str:
+    """The line of its log."""
     return f"crash_point point={armed.point} action=lose"
 
 

@@ -68,10 +68,12 @@ def answer(status: int, body: Any) -> Answer:
 
 
 def find(job: str) -> Request:
+    """The job with all that became of it."""
     return Request(f"/jobs/{job}")
 
 
 def final(content: bytes) -> Final:
+    """Raises msgspec.DecodeError for what is no job."""
     return msgspec.json.decode(content, type=Final)
 
 
