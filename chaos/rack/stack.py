@@ -78,8 +78,8 @@ class Stack(Started):
                 store = self.servers.stores.redis if each.store == "redis" else self.servers.stores.postgres
                 self.servers.toxiproxy.create(each, f"127.0.0.1:{store.port}")
             self.servers.toxiproxy.sweep()
-        self.database_url = self.servers.database(self._prepare)
         self._ended.callback(self._crew.end)
+        self.database_url = self.servers.database(self._prepare)
         for process in (API, *self.workers):
             self.start_process(process)
         self.await_ready()

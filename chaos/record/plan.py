@@ -42,7 +42,7 @@ class Phase(msgspec.Struct, frozen=True):
     end_ns: int
 
 
-class Settings(msgspec.Struct, frozen=True):
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that has a number: the queue's settings (defaults: the queue's own), the load and the phases."""
 
     lease_seconds: float = 5.0
