@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse
 
@@ -18,7 +18,7 @@ from scheduler.api.metrics import Stats
 from scheduler.api.parts import Parts
 from scheduler.api.problems import MEDIA_TYPE
 from scheduler.errors import InvalidJob, JobNotFound, NotCancellable, StoreUnavailable
-from scheduler.facts.facts import INDEX_NOT_TOLD, JOB_CANCELLED, PURGED, REDRIVEN, Fact, tell
+from scheduler.facts.facts import INDEX_NOT_TOLD, JOB_CANCELLED, PURGED, REDRIVEN, tell
 from scheduler.jobs.job import id_bytes, id_text
 from scheduler.jobs.lifecycle import Status
 from scheduler.jobs.view import Job, JobSummary, Page
@@ -53,34 +53,29 @@ def answers(shape: type) -> Responses:
     return {200: {"description": "OK", "content": content(shape)}}
 
 
-SHAPES = (
-    Submission,
-    Batch,
-    Job,
-    Page,
-    Stats,
-    schemas.SubmittedJob,
-    schemas.SubmittedBatch,
-    schemas.Problem,
-)
+SHAPES = (Submission, Batch, Job, Page, Stats, schemas.SubmittedJob, schemas.SubmittedBatch, schemas.Problem)
 EXAMPLE = {"type": "EMAIL", "payload": {"to": "ann@example.com", "subject": "hello"}, "idempotency_key": "order-17"}
 KEY_HEADER = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
 SUBMITTED: Responses = {
     200: {"description": "The key's job, accepted before", "content": content(schemas.SubmittedJob)},
     202: {"content": content(schemas.SubmittedJob)},
 }
-BATCH_SUBMITTED: Responses = {202: {"content": content(schemas.SubmittedBatch)}}
+SUBMITTED_BATCH: Responses = {202: {"content": content(schemas.SubmittedBatch)}}
 REFUSED = problems(400, 408, 409, 413, 429)
 router = APIRouter(responses=problems(401, 422, 503))
 JobId = Annotated[str, PathParameter(description="uuid of the job", max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 Type = Annotated[str | None, Query(max_length=200)]
+Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="seconds to wait for a final status")]
 Cursor = Annotated[str | None, Query(max_length=100, description="next_cursor of the page before")]
 
 
-def parts(request: Request) -> Parts:
+async def parts(request: Request) -> Parts:
     found: Parts = request.app.state.parts
     return found
+
+
+Own = Annotated[Parts, Depends(parts)]
 
 
 @router.post(
@@ -99,7 +94,7 @@ async def submit() -> NoReturn:
     "/jobs/batch",
     status_code=202,
     response_model=None,
-    responses=BATCH_SUBMITTED | REFUSED,
+    responses=SUBMITTED_BATCH | REFUSED,
     openapi_extra=takes(Batch, {"jobs": [EXAMPLE]}),
 )
 async def submit_batch() -> NoReturn:
@@ -108,40 +103,32 @@ async def submit_batch() -> NoReturn:
 
 
 @router.get("/jobs/{id}", responses=answers(Job) | problems(404, 429))
-async def get_job(
-    request: Request,
-    id: JobId,
-    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="seconds to wait for a final status")] = 0,
-) -> Response:
+async def get_job(own: Own, id: JobId, wait: Wait = 0) -> Response:
     """One job with its attempts. With `wait`, answers as soon as the status is final, or after that many seconds."""
-    store, job_id = parts(request).store, _id(id)
-    job = await store.job(job_id)
+    job_id = _id(id)
+    job = await own.store.job(job_id)
     if wait and not Status(job.status).is_final:
-        await parts(request).waiters.wait(job_id, wait)
-        job = await store.job(job_id)
+        await own.waiters.wait(job_id, wait)
+        job = await own.store.job(job_id)
     return _json(job)
 
 
 @router.get("/jobs", responses=answers(Page))
 async def list_jobs(
-    request: Request,
-    status: Status | None = None,
-    type: Type = None,
-    limit: Limit = 100,
-    cursor: Cursor = None,
+    own: Own, status: Status | None = None, type: Type = None, limit: Limit = 100, cursor: Cursor = None
 ) -> Response:
     """Jobs, newest first."""
     if status is Status.FAILED:
-        return await list_dead(request, type, limit, cursor)
-    return _page(await parts(request).store.page(status, _text(type, "type"), _cursor(cursor), limit + 1), limit)
+        return await list_dead(own, type, limit, cursor)
+    return _page(await own.store.page(status, _text(type, "type"), _cursor(cursor), limit + 1), limit)
 
 
 @router.post("/jobs/{id}/cancel", responses=answers(Job) | problems(404, 409))
-async def cancel_job(request: Request, id: JobId) -> Response:
+async def cancel_job(own: Own, id: JobId) -> Response:
     """Cancel a job that is not final. A running one is told through `ctx.cancelled`; its late result is refused."""
-    store, job_id = parts(request).store, _id(id)
-    cancelled = await store.cancel(job_id)
-    job = await store.job(job_id)
+    job_id = _id(id)
+    cancelled = await own.store.cancel(job_id)
+    job = await own.store.job(job_id)
     if not cancelled:
         raise NotCancellable(id, job.status)
     tell(JOB_CANCELLED, job_id=id)
@@ -149,34 +136,41 @@ async def cancel_job(request: Request, id: JobId) -> Response:
 
 
 @router.get("/dlq", responses=answers(Page))
-async def list_dead(request: Request, type: Type = None, limit: Limit = 100, cursor: Cursor = None) -> Response:
+async def list_dead(own: Own, type: Type = None, limit: Limit = 100, cursor: Cursor = None) -> Response:
     """Dead letters: the jobs whose attempts are spent, newest first."""
-    return _page(await parts(request).store.dead_page(_text(type, "type"), _cursor(cursor), limit + 1), limit)
+    return _page(await own.store.dead_page(_text(type, "type"), _cursor(cursor), limit + 1), limit)
 
 
 @router.post("/dlq/redrive", response_model=schemas.Selected, responses=problems(400))
-async def redrive(request: Request, selection: schemas.Redrive) -> Response:
+async def redrive(own: Own, selection: schemas.Redrive) -> Response:
     """Send dead letters back with a fresh count of attempts. Without any condition it takes the oldest `limit`."""
-    interval = 1 / selection.rate if selection.rate else 0.0
-    return await _take_out(request, selection, REDRIVEN, lambda ids: parts(request).store.redrive(ids, interval))
+    ids = await _chosen(own, selection)
+    if not selection.dry_run:
+        ids = await own.store.redrive(ids, 1 / selection.rate if selection.rate else 0.0)
+        tell(REDRIVEN, ids)
+    return await _taken_out(own, selection, ids)
 
 
 @router.delete("/dlq", response_model=schemas.Selected, responses=problems(400))
-async def purge(request: Request, selection: schemas.Selection) -> Response:
+async def purge(own: Own, selection: schemas.Selection) -> Response:
     """Delete dead letters and their jobs for good. Send `{}` to delete the oldest `limit`, whatever they are."""
-    return await _take_out(request, selection, PURGED, parts(request).store.purge)
+    ids = await _chosen(own, selection)
+    if not selection.dry_run:
+        ids = await own.store.purge(ids)
+        tell(PURGED, ids)
+    return await _taken_out(own, selection, ids)
 
 
 @router.get("/stats", responses=answers(Stats))
-async def stats(request: Request) -> Response:
+async def stats(own: Own) -> Response:
     """Figures of now: backlog, oldest due job, dead letters, Redis lengths, workers and their counters."""
-    return _json(await parts(request).gauges.stats())
+    return _json(await own.gauges.stats())
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def metrics(request: Request) -> Response:
+async def metrics(own: Own) -> Response:
     """Prometheus text format."""
-    return Response(await parts(request).gauges.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(await own.gauges.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/healthz", response_model=dict[str, str])
@@ -186,16 +180,15 @@ async def healthz() -> Response:
 
 
 @router.get("/readyz", response_model=dict[str, str])
-async def readyz(request: Request) -> Response:
+async def readyz(own: Own) -> Response:
     """Both stores answer and every loop has ticked lately; 503 names what does not."""
-    own = parts(request)
     answer = {"postgres": await _probe(own.store.clock_ms()), "redis": await _probe(own.stream.ping())}
     stalled = [service.name for service in own.services if service.idle_seconds > STALLED_SECONDS]
     answer["loops"] = f"stalled: {', '.join(stalled)}" if stalled else "ok"
     return _json(answer, 200 if set(answer.values()) == {"ok"} else 503)
 
 
-async def _probe(call: Any) -> str:
+async def _probe(call: Awaitable[object]) -> str:
     try:
         await call
     except StoreUnavailable as error:
@@ -203,24 +196,21 @@ async def _probe(call: Any) -> str:
     return "ok"
 
 
-async def _take_out(
-    request: Request, selection: schemas.Selection, fact: Fact, take: Callable[[list[bytes]], Awaitable[list[bytes]]]
-) -> Response:
-    """Take the selected letters out of the record, then off the index (or the reconciler does)."""
+async def _chosen(own: Parts, selection: schemas.Selection) -> list[bytes]:
     ids = None if selection.ids is None else [_listed_id(text, n) for n, text in enumerate(selection.ids)]
     error = _text(selection.error, "error")
     like = error and error.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    chosen = await parts(request).store.match_dead(
-        ids, _text(selection.type, "type"), like, selection.older_than_seconds, selection.limit
-    )
-    if chosen and not selection.dry_run:
-        chosen = await take(chosen)
-        tell(fact, chosen)
-        try:
-            await parts(request).stream.exhume(chosen)
-        except StoreUnavailable as unheard:
-            tell(INDEX_NOT_TOLD, chosen, reason=unheard)
-    return _json({"ids": [id_text(raw) for raw in chosen], "dry_run": selection.dry_run})
+    type = _text(selection.type, "type")
+    return await own.store.match_dead(ids, type, like, selection.older_than_seconds, selection.limit)
+
+
+async def _taken_out(own: Parts, selection: schemas.Selection, ids: list[bytes]) -> Response:
+    """Off the record they are; off the index too, now or by the reconciler."""
+    try:
+        await own.stream.exhume([] if selection.dry_run else ids)
+    except StoreUnavailable as error:
+        tell(INDEX_NOT_TOLD, ids, reason=error)
+    return _json({"ids": [id_text(raw) for raw in ids], "dry_run": selection.dry_run})
 
 
 def _id(text: str) -> bytes:
@@ -237,9 +227,7 @@ def _listed_id(text: str, n: int) -> bytes:
 
 def _text(value: str | None, field: str) -> str | None:
     """A filter's text, free of what PostgreSQL cannot compare."""
-    if value is not None and (
-        "\x00" in value or (not value.isascii() and value.encode("utf-8", "ignore").decode() != value)
-    ):
+    if value is not None and ("\x00" in value or value.encode("utf-8", "ignore").decode() != value):
         raise InvalidJob(field, "holds a character that no job can have (NUL or a lone surrogate)")
     return value
 
