@@ -22,8 +22,12 @@ from chaos.bench.rates import BATCH, Build, payload_text
 from chaos.errors import UsageError
 from chaos.rack.servers import Servers
 
-BARE, OURS, OTHER = "bare PostgreSQL: insert, claim, complete", "", "the other build: "
-DRAIN, END_TO_END = "drain of a prefilled queue, one worker", f"end to end over HTTP in batches of {BATCH}"
+BARE, BARE_REDIS, DRAIN, END_TO_END = "bare PostgreSQL", "bare Redis", "drain", "end to end"
+OURS, OTHER = "", "other "
+MEANING = (
+    f"bare PostgreSQL: insert, claim, complete on one connection; bare Redis: publish, read, ack; drain: one worker "
+    f"empties a queue that was filled before; end to end: HTTP in batches of {BATCH}, one worker; all in batches of {BATCH}"
+)
 
 
 class Rates(msgspec.Struct, frozen=True):
@@ -78,7 +82,7 @@ def _measures(ended: ExitStack, jobs: int, against: Path | None) -> dict[str, Ca
         builds[OTHER] = Build("the other", ended.enter_context(Servers(toxiproxy_port=None)), against)
     found: dict[str, Callable[[], float]] = {
         BARE: lambda: bare_postgres(own.stores.postgres.url, jobs, BATCH, payload_text()),
-        "bare Redis: publish, read, ack": lambda: bare_redis(own.stores.redis.url, jobs, BATCH),
+        BARE_REDIS: lambda: bare_redis(own.stores.redis.url, jobs, BATCH),
     }
     for prefix, build in builds.items():
         found[prefix + DRAIN] = lambda build=build: build.drain(jobs)  # type: ignore[misc]
@@ -93,7 +97,7 @@ def _yardstick(name: str, against: Path | None) -> str:
 
 def table(report: Report) -> Table:
     """Medians with their spread, and each measure as a share of its yardstick."""
-    found = Table("what", "median jobs/s", "min – max", "of", "median ratio", "min – max")
+    found = Table("measure", "jobs/s", "min – max", "beside", "ratio", "min – max")
     for each in report.measures:
         ratios = report.ratios(each)
         spread = f"{min(each.rates):,.0f} – {max(each.rates):,.0f}"
@@ -101,10 +105,10 @@ def table(report: Report) -> Table:
             each.measure,
             f"{each.median:,.0f}",
             spread,
-            "bare PostgreSQL" if each.yardstick == BARE else "the other build",
+            each.yardstick,
             f"{median(ratios):.2f}",
             f"{min(ratios):.2f} – {max(ratios):.2f}",
         )
-    found.title = f"{report.jobs:,} jobs that do nothing, {report.repeats} repetitions"
-    found.caption = f"{report.machine}; every guarantee on"
+    found.title = f"{report.jobs:,} jobs that do nothing, medians of {report.repeats}"
+    found.caption = f"{MEANING}. {report.machine}; every guarantee on"
     return found
