@@ -25,8 +25,8 @@ from chaos.rack.servers import Servers
 BARE, BARE_REDIS, DRAIN, END_TO_END = "bare PostgreSQL", "bare Redis", "drain", "end to end"
 OURS, OTHER = "", "other "
 MEANING = (
-    f"bare PostgreSQL: insert, claim, complete on one connection; bare Redis: publish, read, ack; drain: one worker "
-    f"empties a queue that was filled before; end to end: HTTP in batches of {BATCH}, one worker; all in batches of {BATCH}"
+    "bare PostgreSQL: insert, claim, complete on one connection; bare Redis: publish, read, ack; drain: one worker "
+    f"empties a queue that was full; end to end: over HTTP, one worker. All in batches of {BATCH}"
 )
 
 
