@@ -118,7 +118,7 @@ CLAIMS_UNCHECKED = Fact("claims_unchecked", "failed looks, after a lapse, for jo
 # keeping
 PROMOTING = Fact("promoting", "looks into the retry ZSET about to be made")
 PROMOTED = Fact("promoted", "ids moved from the retry ZSET to the stream", counted=True, reply="Redis")
-RESCUING = Fact("rescuing", "times that jobs are about to be taken from the dead")
+RESCUING = Fact("rescuing", "jobs about to be taken from dead workers")
 GIVEN_BACK = Fact("given_back", "jobs taken from dead workers, to run again or dead-lettered", reply="PostgreSQL")
 RESCUED = Fact("rescued", "jobs given back for a dead worker", "jobs dead_lettered first", WARNING, True)
 RESCUE_PUBLISHED = Fact("rescue_published", "jobs taken from dead workers that Redis was told of")
