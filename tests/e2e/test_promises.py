@@ -42,7 +42,7 @@ async def test_a_killed_workers_job_restarts_elsewhere_within_lease_plus_one_sec
     cluster.settings["LEASE_SECONDS"] = str(LEASE)
     async with Client(await cluster.api()) as client:
         first = await cluster.worker()
-        job = await client.submit("SLEEP", {"seconds": 3})
+        job = await client.submit("SLEEP", {"seconds": 8})
         await _until_running(cluster, job["id"])
         await cluster.worker()
         await asyncio.sleep(LEASE)  # the rescuer must have held its own lease for one lease first
