@@ -16,6 +16,10 @@ from tests.shape import ROOT, Rule, Source, breaches, sources
 
 PACKAGES = ("scheduler", "chaos")
 CODE = (*PACKAGES, "locustfiles", "notebooks/analysis", "tests")
+READ_ON_PURPOSE = {  # the environment, as soon as they are imported
+    "chaos/controls/loader.py",  # imported by a process that is to be broken, and for that alone
+    "scheduler/settings.py",
+}
 MAX_SCHEDULER_LINES = 5_072  # without embedded/ and testing/; the aim is 3,700
 
 YET: dict[str, set[str]] = {
@@ -24,7 +28,7 @@ YET: dict[str, set[str]] = {
         "tests/embedded/test_embedded.py",
         "tests/storage/test_claiming.py",
     },
-    "environment at import": {"chaos/controls/catalogue.py", "locustfiles/steady.py"},
+    "environment at import": {"locustfiles/steady.py"},
     "long function": {"scheduler/client.py"},
     "mannered": {
         "chaos/faults/fault.py",
@@ -37,7 +41,6 @@ YET: dict[str, set[str]] = {
     },
     "undocumented": {
         "chaos/console.py",
-        "chaos/controls/breakage.py",
         "chaos/experiment.py",
         "chaos/faults/fault.py",
         "chaos/faults/flush.py",
@@ -200,7 +203,7 @@ def test_every_public_class_and_function_of_both_packages_is_documented() -> Non
 
 
 def test_importing_a_module_reads_no_environment() -> None:
-    files = [file for file in sources(*CODE[:-1]) if file.path != "scheduler/settings.py"]
+    files = [file for file in sources(*CODE[:-1]) if file.path not in READ_ON_PURPOSE]
     hold("environment at import", breaches(shape.environment_at_import, files))
 
 
