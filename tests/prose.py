@@ -43,8 +43,8 @@ class Document:
     def missing(self) -> Iterator[str]:
         """Everything it names that does not exist."""
         plain = FENCE.sub("", self.text)
-        for link in re.findall(r"\]\(([^)\s#]+)[^)]*\)", plain):
-            if "://" not in link and not (ROOT / self.path).parent.joinpath(link).exists():
+        for link in re.findall(r"\]\(([^)\s]+)\)", plain):
+            if "://" not in link and not self._leads(link):
                 yield link
         for span in re.findall(r"`([^`\n]+)`", plain):
             yield from _missing_in_span(span)
@@ -52,6 +52,15 @@ class Document:
             if language == "sh":
                 for line in block.replace("\\\n", " ").splitlines():
                     yield from missing_in_command(line)
+
+    def _leads(self, link: str) -> bool:
+        """Whether there is such a file, and such a heading in it."""
+        path, _, anchor = link.partition("#")
+        there = (ROOT / self.path).parent / path if path else ROOT / self.path
+        if not anchor or not there.is_file():
+            return there.exists()
+        headings = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+        return anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def documents() -> list[Document]:

@@ -37,6 +37,8 @@ def test_everything_that_the_documents_name_exists() -> None:
     "text",
     [
         "[a](nowhere.md)",
+        "[a](docs/architecture.md#nowhere)",
+        "[a](#nowhere)",
         "`scheduler/nowhere.py`",
         "`scheduler/n*where/`",
         "`nowhere.sql`",
