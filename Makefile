@@ -40,7 +40,7 @@ lint: install  ## ruff, mypy strict, import-linter
 	@$(BIN)/lint-imports --no-logo
 
 bench: install  ## rates beside the bare stores' limits, medians of 5
-	@$(BIN)/python -m scheduler bench
+	@$(BIN)/python -m chaos bench
 
 chaos: install  ## every scenario, one after the other
 	@$(BIN)/python -m chaos run --all
@@ -48,8 +48,8 @@ chaos: install  ## every scenario, one after the other
 prove: install  ## attack every promise many times, run every control, write docs/guarantees.yaml (40 minutes)
 	@$(BIN)/python -m chaos prove --lanes 3
 
-soak: install  ## a long steady load with bounds on every resource
-	@$(BIN)/python -m chaos run burst --jobs 200000 --duration 1800
+soak: install  ## 20 jobs a second for half an hour, without faults; every promise is judged
+	@$(BIN)/python -m chaos run calm --jobs 36000 --duration 1800
 
 properties: install  ## generated inputs, long and random
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q -m properties --timeout 3600

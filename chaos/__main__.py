@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, cast
 
+import msgspec
 import typer
 from rich.console import Console
 
@@ -22,7 +23,7 @@ from chaos.record.verdict import Verdict, compose
 from scheduler import SchedulerError
 
 if TYPE_CHECKING:  # a command loads what it needs, so that `--help` is quick
-    from chaos.experiment import Options
+    from chaos.record.plan import Plan
     from chaos.series.lanes import Ended, Trial
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -64,43 +65,33 @@ def run(
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Carry out a scenario on a stack of its own, and judge it."""
-    from chaos.experiment import Options
+    from chaos.planning import Options, resolve
     from chaos.scenarios import SCENARIOS, find
 
     if every == (name is not None):
         raise UsageError("name one scenario, or pass --all")
-    names = list(SCENARIOS) if name is None else [find(name).name]
-    options = Options(seed=seed, jobs=jobs, seconds=duration, pace=pace, runs=runs_dir)
-    verdicts = [_judged(each, options, control) for each in names]
+    names = list(SCENARIOS) if name is None else [name]
+    options = Options(seed=seed, jobs=jobs, seconds=duration, control=control, pace=pace)
+    verdicts = [_judged(resolve(find(each), options), runs_dir) for each in names]
     raise typer.Exit(EXIT[compose(verdicts)])
 
 
 @app.command()
 def random(seed: Seed = 1, jobs: Jobs = None, duration: Duration = None, runs_dir: RunsDir = RUNS) -> None:
     """Faults chosen at random; the same seed chooses the same."""
-    from chaos.experiment import Options
+    from chaos.planning import Options, resolve
+    from chaos.scenarios import find
 
-    options = Options(seed=seed, jobs=jobs, seconds=duration, runs=runs_dir)
-    raise typer.Exit(EXIT[_judged("random", options, None)])
+    plan = resolve(find("random"), Options(seed=seed, jobs=jobs, seconds=duration))
+    raise typer.Exit(EXIT[_judged(plan, runs_dir)])
 
 
 @app.command()
 def replay(folder: RunFolder, runs_dir: RunsDir = RUNS) -> None:
-    """Repeat a run from its folder: same jobs, same schedule, same control."""
-    from chaos.experiment import Options
-    from chaos.record.runs import load_run
+    """Repeat a run from its folder: same jobs, settings, schedule and control."""
+    from chaos.record.runs import load_manifest
 
-    manifest = load_run(folder).manifest
-    settings = manifest.settings
-    options = Options(
-        seed=manifest.seed,
-        jobs=settings.jobs,
-        seconds=settings.duration,
-        schedule=manifest.schedule,
-        pace=settings.pace,
-        runs=runs_dir,
-    )
-    raise typer.Exit(EXIT[_judged(manifest.scenario, options, settings.control)])
+    raise typer.Exit(EXIT[_judged(load_manifest(folder).plan, runs_dir)])
 
 
 @app.command()
@@ -218,13 +209,14 @@ def report(folder: RunFolder) -> None:
 
 @app.command()
 def verdict(folder: RunFolder) -> None:
-    """Judge a recorded run again and print the table."""
+    """Judge a recorded run again, by its scenario's own checks too, and print the table."""
     from chaos.console import verdict_table
-    from chaos.judge.checks import judge
+    from chaos.judge import judge
     from chaos.record.runs import load_run
+    from chaos.scenarios import find
 
     recorded = load_run(folder)
-    judgement = judge(recorded)
+    judgement = judge(recorded, find(recorded.manifest.scenario).promises)
     out.print(verdict_table(judgement, recorded.manifest.run))
     raise typer.Exit(EXIT[judgement.verdict])
 
@@ -232,15 +224,33 @@ def verdict(folder: RunFolder) -> None:
 @app.command()
 def demo(seed: Seed = 1, jobs: Jobs = None, runs_dir: RunsDir = RUNS) -> None:
     """1,000 jobs from Locust, one worker killed, Redis cut for 5 s; judged, with a report."""
-    from chaos.experiment import Options
-    from scheduler.embedded.process import is_free
+    from chaos.planning import Options, resolve
+    from chaos.scenarios import find
+    from scheduler.embedded import is_free
 
-    port = 3000 if is_free(3000) else 0
-    found = _judged("demo", Options(seed=seed, jobs=jobs, runs=runs_dir, api_port=port), None)
+    plan = resolve(find("demo"), Options(seed=seed, jobs=jobs))
+    found = _judged(plan, runs_dir, api_port=3000 if is_free(3000) else 0)
     with out.status("executing the report notebook"):
         page = _report(runs_dir / "latest")
     out.print(f"report: {page}", soft_wrap=True, highlight=False)
     raise typer.Exit(EXIT[found])
+
+
+@app.command()
+def bench(
+    jobs: Annotated[int, typer.Option(min=1_000, help="Jobs a repetition")] = 100_000,
+    repeats: Annotated[int, typer.Option(min=1, max=50)] = 5,
+    against: Annotated[Path | None, typer.Option(help="The root of another source tree, measured in turn")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON")] = False,
+) -> None:
+    """Measure drain and end-to-end rates beside the bare stores' own limits, and beside another build's."""
+    from chaos.bench.bench import run_bench, table
+
+    found = run_bench(jobs, repeats, against, out)
+    if as_json:
+        out.print_json(msgspec.json.encode(found).decode())
+    else:
+        out.print(table(found))
 
 
 @app.command()
@@ -259,21 +269,14 @@ def up(
     keep_up(workers, Ports(api_port, toxiproxy_port, locust_port, lab_port), data_dir, lab=lab, console=out)
 
 
-def _judged(name: str, options: Options, control: str | None) -> Verdict:
+def _judged(plan: Plan, runs_dir: Path, *, api_port: int = 0) -> Verdict:
     """Carry out, print the table, and say where the run is."""
     from chaos.console import Progress, verdict_table
-    from chaos.controls.control import find as find_control
     from chaos.experiment import carry_out
-    from chaos.scenarios import find
 
-    scenario = find(name)
-    if control:
-        broken = find_control(control)
-        options = replace(options, control=control, control_on=broken.on)
-        scenario = broken.adapt(scenario)
     try:
         with Progress(out) as progress:
-            result = carry_out(scenario, options, progress)
+            result = carry_out(plan, progress, runs_dir=runs_dir, api_port=api_port)
     except KeyboardInterrupt:
         out.print("interrupted; every fault is healed and every process stopped")
         raise typer.Exit(INTERRUPTED) from None
@@ -333,8 +336,8 @@ def main() -> None:
         _fail(group, 2)
     except* (ChaosError, SchedulerError) as group:
         _fail(group, HARNESS_FAILED)
-    except* Exception:  # an exit code of 1 would say that a promise is broken
-        Console(stderr=True).print_exception()
+    except* Exception as group:  # an exit code of 1 would say that a promise is broken
+        traceback.print_exception(group)
         sys.exit(HARNESS_FAILED)
 
 

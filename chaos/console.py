@@ -13,7 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from chaos.record.history import Planned, Sample
+from chaos.record.history import Sample
+from chaos.record.plan import Planned
 from chaos.record.verdict import Check, Judgement, Verdict
 from chaos.scenarios.scenario import Scenario
 
@@ -46,10 +47,12 @@ class Progress:
             self._live.stop()
 
     def phase(self, name: str, detail: str = "") -> None:
+        """A phase of the run begins."""
         self._phase = name
         self._say(f"[bold]{name}[/bold] {detail}".rstrip())
 
     def fault(self, planned: Planned, *, active: bool) -> None:
+        """A fault has set in, or is healed."""
         name = f"{planned.fault} {planned.target}"
         if active:
             self._active[name] = time.monotonic()
@@ -59,9 +62,11 @@ class Progress:
             self._say(f"[green]✓[/green] {name} healed")
 
     def trouble(self, message: str) -> None:
+        """Something failed in the harness itself."""
         self._say(f"[yellow]! {message}[/yellow]")
 
     def sample(self, sample: Sample, *, finished: int, jobs: int) -> None:
+        """What the stores look like just now."""
         self._sample, self._finished, self._jobs = sample, finished, max(jobs, 1)
         if self._live:
             self._live.update(self._picture())
@@ -128,9 +133,11 @@ def _coloured(verdict: Verdict) -> Text:
 
 
 def scenario_table(scenarios: Iterable[Scenario]) -> Table:
+    """Name, claim, faults and length of each, at full pace."""
     table = Table("scenario", "the promise under attack", "faults", "about")
     for scenario in scenarios:
-        schedule = scenario.schedule(1, scenario.seconds)
+        seconds = scenario.settings.duration
+        schedule = scenario.schedule(1, seconds)
         faults = ", ".join(dict.fromkeys(f"{p.fault} {p.target}" for p in schedule)) or "none"
-        table.add_row(scenario.name, scenario.claim, faults, f"{scenario.seconds + 20:.0f} s")
+        table.add_row(scenario.name, scenario.claim, faults, f"{seconds + 20:.0f} s")
     return table

@@ -1,4 +1,4 @@
-"""Carries out a scenario: steady → inject → heal → drain → judge, everything recorded, every fault healed.
+"""Carries out a plan: steady → inject → heal → drain → judge, everything recorded, every fault healed.
 
 A fault that cannot be injected or healed, and a Toxiproxy that hangs, are troubles of the harness: the run goes on
 to its end and its verdict is at best unknown.
@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,21 @@ from chaos.console import Progress
 from chaos.errors import ChaosError, StackFailed
 from chaos.faults.catalogue import make_fault
 from chaos.faults.nemesis import Nemesis
-from chaos.faults.processes import armed
-from chaos.judge.checks import judge
-from chaos.load.load import Load, Target
+from chaos.judge import judge
+from chaos.load.load import Destination, Load
 from chaos.rack.eyes import Eyes
 from chaos.rack.servers import Servers
 from chaos.rack.sink import Sink
 from chaos.rack.stack import Shape, Stack
+from chaos.rack.world import StackWorld
 from chaos.record import runs
-from chaos.record.history import Final, Guards, Manifest, Phase, Planned, Settings, Stores
+from chaos.record.aim import Aim
+from chaos.record.history import Final, Stores
+from chaos.record.plan import Manifest, Phase, Plan, Planned
 from chaos.record.recorder import Appender, Recorder, write_records
 from chaos.record.runs import Folder
 from chaos.record.verdict import Judgement
-from chaos.scenarios.scenario import Scenario
+from chaos.scenarios import find
 
 EMPTY_SECONDS = 5.0  # Redis is to be empty, and the DLQ whole, this long after the last job became final
 FIRST_JOB_SECONDS = 60.0
@@ -42,126 +44,67 @@ READERS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What may differ between two runs of one scenario. `schedule` replays another run's faults."""
-
-    seed: int = 1
-    jobs: int | None = None
-    seconds: float | None = None
-    control: str | None = None
-    control_on: str = "worker"
-    pace: float = 1.0  # below 1: the same experiment in less time, with a shorter lease and back-off
-    api_port: int = 0  # 0: a free one
-    schedule: list[Planned] | None = None
-    runs: Path = runs.RUNS
-
-
-@dataclass(frozen=True, slots=True)
 class Result:
+    """A finished run: its folder, and what it was judged."""
+
     folder: Folder
     judgement: Judgement
 
 
-def carry_out(scenario: Scenario, options: Options, progress: Progress, servers: Servers | None = None) -> Result:
-    """Run and judge, on shared servers or on its own.
+def carry_out(
+    plan: Plan, progress: Progress, servers: Servers | None = None, *, runs_dir: Path = runs.RUNS, api_port: int = 0
+) -> Result:
+    """Run and judge, on shared servers or on its own; port 0 is a free one.
 
     Raises ChaosError when the harness itself fails; what was recorded until then stays.
     """
-    scenario = scenario.at_pace(options.pace)
-    seconds = options.seconds or scenario.seconds
-    schedule = scenario.schedule(options.seed, seconds) if options.schedule is None else options.schedule
-    for planned in schedule:
-        make_fault(planned)
-    folder = runs.create(scenario.name, options.seed, options.runs)
-    settings = _settings(scenario, options, seconds)
+    scenario = find(plan.scenario)
+    folder = runs.create(plan.scenario, plan.seed, runs_dir)
     wall, mono = runs.clock_origin()
     manifest = Manifest(
+        *msgspec.structs.astuple(plan),
         run=folder.path.name,
-        scenario=scenario.name,
-        seed=options.seed,
         started_at=runs.stamp(),
         wall_origin=wall,
         mono_origin_ns=mono,
         versions=runs.versions(),
-        settings=settings,
-        schedule=schedule,
         machine=runs.machine(),
         commit=runs.commit(),
-        guards=_guards(scenario.guards, schedule),
     )
     folder.write(folder.manifest, manifest)
-    shape = Shape(
-        workers=scenario.workers,
-        environment=_environment(scenario, settings),
-        control=options.control,
-        control_on=options.control_on,
-        api_port=options.api_port,
-        armed=armed(schedule),
-    )
-    progress.phase("start", f"{scenario.name}, seed {options.seed}: {scenario.claim}")
-    with Stack(folder, shape, servers) as stack:
-        load = scenario.load(settings.jobs, scenario.steady_seconds + seconds)
-        experiment = Experiment(scenario, stack, load, manifest, progress)
+    progress.phase("start", f"{plan.scenario}, seed {plan.seed}: {scenario.claim}")
+    with ExitStack() as ended:
+        own = servers or ended.enter_context(Servers())
+        stack = ended.enter_context(Stack(plan, folder, own, Shape(api_port=api_port)))
+        experiment = Experiment(stack, scenario.load(plan.settings), manifest, progress)
         asyncio.run(experiment.run())
     progress.phase("judge")
-    judgement = judge(runs.load_run(folder.path))
+    judgement = judge(runs.load_run(folder.path), scenario.promises)
     folder.write(folder.verdict, judgement)
     return Result(folder, judgement)
-
-
-def _guards(guards: Guards, schedule: list[Planned]) -> Guards:
-    """A shorter run holds fewer faults, and proves less: its bound says so. One that holds none proves nothing."""
-    planned = len({each.at for each in schedule})
-    return msgspec.structs.replace(guards, faults=min(guards.faults, max(1, planned)))
-
-
-def _settings(scenario: Scenario, options: Options, seconds: float) -> Settings:
-    given = scenario.environment
-    default = Settings()
-    return Settings(
-        lease_seconds=float(given.get("SCHEDULER_LEASE_SECONDS", default.lease_seconds)),
-        max_attempts=int(given.get("SCHEDULER_MAX_ATTEMPTS", default.max_attempts)),
-        backoff_base_seconds=float(given.get("SCHEDULER_BACKOFF_BASE_SECONDS", default.backoff_base_seconds)),
-        concurrency=scenario.concurrency,
-        workers=scenario.workers,
-        jobs=options.jobs or scenario.jobs,
-        duration=seconds,
-        control=options.control,
-        pace=options.pace,
-    )
-
-
-def _environment(scenario: Scenario, settings: Settings) -> dict[str, str]:
-    """Everything that checks rely on is said, not left to a default."""
-    return {
-        "SCHEDULER_CONCURRENCY": str(settings.concurrency),
-        "SCHEDULER_LEASE_SECONDS": str(settings.lease_seconds),
-        "SCHEDULER_MAX_ATTEMPTS": str(settings.max_attempts),
-        "SCHEDULER_BACKOFF_BASE_SECONDS": str(settings.backoff_base_seconds),
-        **scenario.environment,
-    }
 
 
 class Experiment:
     """One run on a stack that is up."""
 
-    def __init__(self, scenario: Scenario, stack: Stack, load: Load, manifest: Manifest, progress: Progress) -> None:
-        self._scenario, self._stack, self._load, self._manifest = scenario, stack, load, manifest
-        self._progress, self._folder = progress, stack.folder
+    def __init__(self, stack: Stack, load: Load, manifest: Manifest, progress: Progress) -> None:
+        self._stack, self._load, self._manifest, self._progress = stack, load, manifest, progress
+        self._settings, self._target, self._folder = manifest.settings, stack.target, stack.folder
         self._recorder = Recorder(self._folder.history)
-        self._nemesis = Nemesis(stack, self._recorder)
+        self._nemesis = Nemesis(StackWorld(stack), self._recorder)
         self._phases: list[Phase] = []
         self._troubles: list[str] = []
         self._deaths: list[str] = []
         self._versions: dict[str, str] = {}
         self._give_up = asyncio.Event()
-        self._targets: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._broken: defaultdict[Aim, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run(self) -> None:
-        urls = self._stack.database_url, self._stack.stores.redis.url
+        """All phases in order. However it ends, faults are healed and what was recorded is on disk."""
+        urls = self._stack.database_url, self._stack.redis_url
         try:
-            async with Eyes(*urls) as eyes, Sink(self._recorder) as sink:
-                self._versions = await eyes.versions() | {"toxiproxy": self._stack.toxiproxy.version()}
+            async with Eyes(self._target.look, *urls) as eyes, Sink(self._recorder) as sink:
+                self._versions = await eyes.versions() | {"toxiproxy": self._stack.servers.toxiproxy.version()}
                 async with _background(self._watch(eyes)), _background(self._submit(sink.url)) as submitting:
                     await self._phases_in_order(eyes, submitting)
                 await self._collect(eyes)
@@ -174,7 +117,7 @@ class Experiment:
         try:
             async with self._phase("steady"):
                 await self._first_submit()
-                await asyncio.sleep(self._scenario.steady_seconds)
+                await asyncio.sleep(self._settings.steady_seconds)
             async with self._phase("inject"):
                 await self._play()
         finally:
@@ -214,7 +157,7 @@ class Experiment:
     async def _play(self) -> None:
         """Each fault sets in at its time and lasts its seconds, whatever the others do, while load goes on."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(asyncio.sleep(self._manifest.settings.duration))
+            group.create_task(asyncio.sleep(self._settings.duration))
             for planned in self._manifest.schedule:
                 group.create_task(self._attempt(f"{planned.fault} {planned.target}", self._play_one(planned)))
 
@@ -222,7 +165,7 @@ class Experiment:
         """A target is broken by one fault at a time: one whose healing takes long puts off the next."""
         fault = make_fault(planned)
         await asyncio.sleep(planned.at)
-        async with self._targets[planned.target]:
+        async with self._broken[planned.target]:
             await asyncio.to_thread(self._nemesis.inject, fault)
             self._progress.fault(planned, active=True)
             await asyncio.sleep(planned.seconds)
@@ -230,9 +173,9 @@ class Experiment:
             self._progress.fault(planned, active=False)
 
     async def _drain(self, eyes: Eyes, submitting: asyncio.Task[None]) -> None:
-        """Until nothing is unfinished and nobody submits, but no longer than the scenario allows."""
+        """Until nothing is unfinished and nobody submits, but no longer than the plan allows."""
         try:
-            async with asyncio.timeout(self._scenario.drain_seconds):
+            async with asyncio.timeout(self._settings.drain_seconds):
                 while not submitting.done() or await eyes.unfinished() != 0:
                     await asyncio.sleep(0.1)
         except TimeoutError:
@@ -241,8 +184,8 @@ class Experiment:
     # -- beside the phases
 
     async def _submit(self, sink_url: str) -> None:
-        target = Target(self._stack.api_url, sink_url, self._recorder, self._folder, self._manifest.seed)
-        await self._attempt("load", self._load.run(target, self._give_up))
+        to = Destination(self._target, self._stack.api_url, sink_url, self._recorder, self._folder, self._manifest.seed)
+        await self._attempt("load", self._load.run(to, self._give_up))
 
     async def _watch(self, eyes: Eyes) -> None:
         """Sample the stores, see which jobs become final, and who dies unasked, four times a second."""
@@ -256,14 +199,14 @@ class Experiment:
                     seen.update((each[0], each[1:]) for each in fresh)
                     op = self._recorder.invoke("observer", "observe", {})
                     self._recorder.ok(op, {"finished": fresh})
-                self._deaths += await asyncio.to_thread(self._stack.bury, restart_killed=self._scenario.supervised)
+                self._deaths += await asyncio.to_thread(self._stack.bury, restart_killed=self._settings.supervised)
                 self._progress.sample(sample, finished=len(seen), jobs=self._load.jobs)
-                await asyncio.sleep(self._scenario.sample_seconds)
+                await asyncio.sleep(self._settings.sample_seconds)
 
     # -- afterwards
 
     async def _collect(self, eyes: Eyes) -> None:
-        """What every job came to, as the API tells it, and what Redis still holds."""
+        """What every job came to, as the queue tells it, and what Redis still holds."""
         deadline = time.monotonic() + EMPTY_SECONDS
         stores, failed = await eyes.stores(), await eyes.failed()
         while not _has_settled(stores, failed) and time.monotonic() < deadline:
@@ -280,8 +223,8 @@ class Experiment:
         async with httpx.AsyncClient(
             base_url=self._stack.api_url, limits=limits, timeout=httpx.Timeout(10, pool=None), trust_env=False
         ) as http:
-            answers = await asyncio.gather(*(http.get(f"/jobs/{job}") for job in ids))
-        return [msgspec.json.decode(answer.content, type=Final) for answer in answers if answer.is_success]
+            answers = await asyncio.gather(*(http.get(self._target.find(job).path) for job in ids))
+        return [self._target.final(answer.content) for answer in answers if answer.is_success]
 
     def _write_manifest(self) -> None:
         now = time.monotonic_ns()

@@ -92,11 +92,10 @@ def execute(folder: Path, timeout_seconds: float) -> Path:
     except PapermillExecutionError as error:
         told = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
         raise ReportFailed(f"the report of {folder.name} failed in {told}; see {output}") from error
-    except (CellTimeoutError, TimeoutError) as error:
-        raise ReportFailed(
-            f"the report of {folder.name} took longer than {timeout_seconds:g} s; pass a longer timeout"
-        ) from error
-    except (DeadKernelError, PapermillException, RuntimeError) as error:
+    except (CellTimeoutError, TimeoutError, DeadKernelError, PapermillException, RuntimeError) as error:
+        if isinstance(error, CellTimeoutError | TimeoutError) or time.monotonic() >= deadline:
+            told = f"the report of {folder.name} took longer than {timeout_seconds:g} s; pass a longer timeout"
+            raise ReportFailed(told) from error
         raise ReportFailed(f"the kernel for the report of {folder.name} ended ({error}); see {output}") from error
     return output
 

@@ -1,1 +1,1 @@
-"""Load profiles for Locust, one a file. They speak HTTP only and import neither `scheduler` nor `chaos`."""
+"""Load profiles for Locust, one a file. They speak HTTP only; of the harness they share the mix of jobs."""

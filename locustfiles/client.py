@@ -18,8 +18,8 @@ from typing import Any
 import gevent  # type: ignore[import-untyped]
 from locust import FastHttpUser
 
+from chaos.load.mix import Job
 from locustfiles.history import Completion
-from locustfiles.mix import Job
 from locustfiles.profile import Test
 
 FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})

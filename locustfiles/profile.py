@@ -21,8 +21,9 @@ from locust import events
 from locust.env import Environment
 from locust.runners import LocalRunner
 
+from chaos.load.mix import Job
 from locustfiles.history import History
-from locustfiles.mix import Job, jobs
+from locustfiles.mix import jobs
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from rich.table import Column, Table
 from scheduler import __version__, settings
 from scheduler.client import Client
 from scheduler.errors import ConfigurationError, SchedulerError
-from scheduler.facts import telemetry
+from scheduler.facts import log
+from scheduler.facts.facts import LEFT_RUNNING_THREADS, UNKNOWN_SETTING, tell
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 dlq = typer.Typer(no_args_is_help=True, help="Look after dead letters.")
@@ -65,7 +66,7 @@ def worker() -> None:
     _run(runtime.run_worker(settings.load()))
     if any(thread.name.startswith("job_") for thread in threading.enumerate()):
         # A plain handler outlived the grace period; its job is released, and no thread can be cancelled.
-        telemetry.emit("left_running_threads")
+        tell(LEFT_RUNNING_THREADS)
         sys.stderr.flush()
         os._exit(0)
 
@@ -186,17 +187,6 @@ def dlq_purge(
     _report("would delete" if dry_run else "deleted", _talk(url, lambda client: client.purge(**chosen)))
 
 
-@app.command()
-def bench(
-    jobs: Annotated[int, typer.Option(min=1_000, help="Jobs a repetition")] = 100_000,
-    repeats: Annotated[int, typer.Option(min=1, max=50)] = 5,
-) -> None:
-    """Measure drain and end-to-end rates beside the bare stores' own limits, on embedded stores."""
-    from scheduler.bench import run_bench
-
-    raise typer.Exit(run_bench(jobs, repeats, out))
-
-
 def _selection(
     ids: list[str] | None, type: str | None, error: str | None, older_than: float | None, dry_run: bool
 ) -> dict[str, Any]:
@@ -223,9 +213,9 @@ def _talk(url: str | None, call: Any) -> Any:
 
 def _configure(process: str) -> None:
     config = settings.load()
-    telemetry.configure(process, config.log_level, config.log_format)
+    log.configure(process, config.log_level, config.log_format)
     for warning in settings.unknown_variables():
-        telemetry.emit("unknown_setting", 30, reason=warning)
+        tell(UNKNOWN_SETTING, reason=warning)
 
 
 def _arm(role: Literal["api", "worker"]) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
 import time
 import uuid
 from collections.abc import Iterable
 from datetime import datetime
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
@@ -18,14 +15,19 @@ import msgspec
 import psycopg
 
 from scheduler import settings
-from scheduler.errors import InvalidJob, KeyReused, RequestRefused, StoreUnavailable
-from scheduler.jobs.job import IdSequence, fingerprint
+from scheduler.errors import RequestRefused, StoreUnavailable
+from scheduler.jobs.job import IdSequence
 from scheduler.storage.store import QUERIES
+from scheduler.submission.submission import Submission, require_same
 
 _ids = IdSequence()
-_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-_TRIES = 5
+_PAUSES = (0.1, 0.2, 0.4, 0.8)  # seconds before each further try
 _RETRIED = frozenset({429, 503})
+
+
+def new_id() -> bytes:
+    """A fresh job id."""
+    return _ids.take(1, time.time_ns(), os.urandom(8))[0]
 
 
 async def submit(
@@ -33,7 +35,7 @@ async def submit(
     type: str,
     payload: dict[str, Any],
     *,
-    delay_seconds: float = 0.0,
+    delay_seconds: float | None = None,
     run_at: datetime | None = None,
     max_attempts: int | None = None,
     timeout_seconds: float | None = None,
@@ -42,65 +44,22 @@ async def submit(
     """Submit a job inside the caller's transaction: it exists if and only if the caller commits.
 
     It is published within a second of the commit. Returns the job's id; with a key that exists already, the id of
-    that key's job. Raises InvalidJob for a payload that is no JSON object PostgreSQL can store, and KeyReused when
-    the key belongs to a job of another type, payload or options.
+    that key's job. Raises InvalidJob for what POST /jobs would refuse, before any SQL, and KeyReused when the key
+    belongs to a job of another type, payload or options: either way the caller's transaction can go on.
     """
-    if run_at is not None and run_at.tzinfo is None:
-        raise InvalidJob("run_at", "must carry a time zone")
-    if idempotency_key == "":
-        raise InvalidJob("idempotency_key", "must not be empty; leave it out, or send None")
-    text, due = encode_payload(payload), run_at.timestamp() if run_at else None
-    job_id = uuid.UUID(bytes=_ids.take(1, time.time_ns(), os.urandom(8))[0])
-    print_ = fingerprint(
-        type,
-        msgspec.json.decode(text),
-        delay_seconds=delay_seconds,
-        run_at=due,
-        max_attempts=max_attempts,
-        timeout_seconds=timeout_seconds,
-    )
-    cursor = await conn.execute(
-        QUERIES["submit"],
-        {
-            "id": job_id,
-            "type": type,
-            "payload": text,
-            "max_attempts": max_attempts or settings.load().max_attempts,
-            "timeout": timeout_seconds,
-            "run_at": due,
-            "delay": delay_seconds,
-            "key": idempotency_key,
-            "fingerprint": print_ if idempotency_key else None,
-        },
-    )
-    if cursor.rowcount or idempotency_key is None:
-        return str(job_id)
-    return await _existing(conn, idempotency_key, print_)
-
-
-async def _existing(conn: psycopg.AsyncConnection[Any], key: str, print_: bytes) -> str:
+    options = (delay_seconds, run_at, max_attempts, timeout_seconds, idempotency_key)
+    job = Submission.of(type, payload, *options).job(new_id(), time.time(), settings.load())
+    columns = {**msgspec.structs.asdict(job), "id": uuid.UUID(bytes=job.id)}
+    inserted = (await conn.execute(QUERIES["submit"], columns)).rowcount
+    if inserted or job.idempotency_key is None:
+        return str(columns["id"])
     cursor = conn.cursor(row_factory=psycopg.rows.tuple_row)
-    await cursor.execute(QUERIES["accepted"], {"ids": [], "keys": [key]})
-    row = await cursor.fetchone()
+    row = await (await cursor.execute(QUERIES["accepted"], {"ids": [], "keys": [job.idempotency_key]})).fetchone()
     if row is None:
-        raise StoreUnavailable("PostgreSQL", f"the job of key {key!r} is being submitted by an older snapshot's rival")
-    if bytes(row[2] or b"") != print_:
-        raise KeyReused(key, str(row[0]))
+        reason = f"the job of key {job.idempotency_key!r} is being submitted by an older snapshot's rival"
+        raise StoreUnavailable("PostgreSQL", reason)
+    require_same(job, str(row[0]), row[2] and bytes(row[2]))
     return str(row[0])
-
-
-def encode_payload(payload: dict[str, Any]) -> str:
-    """JSON text that PostgreSQL can store. Raises InvalidJob."""
-    if not isinstance(payload, dict):
-        raise InvalidJob("payload", f"must be a JSON object, not {payload.__class__.__name__}")
-    try:
-        text = json.dumps(payload, allow_nan=False, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidJob("payload", f"is not JSON: {error}") from error
-    if _NUL.search(text):
-        raise InvalidJob("payload", "holds the character NUL, which PostgreSQL cannot store")
-    return text
 
 
 class Client:
@@ -116,9 +75,7 @@ class Client:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
     async def submit(self, type: str, payload: dict[str, Any], **options: Any) -> dict[str, Any]:
@@ -153,20 +110,19 @@ class Client:
 
     async def _request(self, method: str, path: str, *, patient: bool = False, **options: Any) -> dict[str, Any]:
         """Send, and when `patient` send again after a refusal that invites it or a connection that broke."""
-        for attempt in range(_TRIES if patient else 1):
-            last = attempt == _TRIES - 1 or not patient
+        for pause in _PAUSES if patient else ():
             try:
                 answer = await self._http.request(method, path, **options)
-            except httpx.TransportError as error:
-                if last:
-                    raise StoreUnavailable("the API", str(error) or error.__class__.__name__) from error
-                await asyncio.sleep(0.1 * 2**attempt)
+            except httpx.TransportError:
+                await asyncio.sleep(pause)
                 continue
-            if answer.status_code in _RETRIED and not last:
-                await asyncio.sleep(float(answer.headers.get("Retry-After", 1)))
-                continue
-            return _read(answer)
-        raise AssertionError("unreachable")
+            if answer.status_code not in _RETRIED:
+                return _read(answer)
+            await asyncio.sleep(float(answer.headers.get("Retry-After", 1)))
+        try:
+            return _read(await self._http.request(method, path, **options))
+        except httpx.TransportError as error:
+            raise StoreUnavailable("the API", str(error) or error.__class__.__name__) from error
 
 
 def _read(answer: httpx.Response) -> dict[str, Any]:

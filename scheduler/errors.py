@@ -3,8 +3,8 @@
     SchedulerError
     ├── ConfigurationError    a setting is wrong
     ├── InvalidJob            one field of a submission is wrong (422)
+    │   ├── PayloadTooLarge   (413)
     │   └── UnknownType       no handler of that name is known (422)
-    ├── PayloadTooLarge       (413)
     ├── KeyReused             idempotency key used before with another body (409)
     ├── JobNotFound           (404)
     ├── NotCancellable        the job is final already (409)
@@ -28,30 +28,33 @@ from difflib import get_close_matches
 
 
 class SchedulerError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of everything this package raises on purpose; HTTP answers it with `status` and `title`."""
 
     status = 500
     title = "Internal error"
     retry_after_seconds: float | None = None
 
+    def __init_subclass__(cls, status: int | None = None, title: str = "") -> None:
+        cls.status, cls.title = status or cls.status, title or cls.title
 
-class ConfigurationError(SchedulerError):
-    title = "Configuration error"
+
+class ConfigurationError(SchedulerError, title="Configuration error"):
+    """A setting that cannot be used."""
 
 
-class InvalidJob(SchedulerError):
+class InvalidJob(SchedulerError, status=422, title="Invalid job"):
     """A submission that can never be accepted as it stands; `field` is a JSON path such as `jobs[3].type`."""
 
-    status = 422
-    title = "Invalid job"
-
     def __init__(self, field: str, reason: str, *, status: int = 422) -> None:
-        super().__init__(f"{field}: {reason}")
+        super().__init__(field, reason)
         self.field, self.reason, self.status = field, reason, status
 
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason}"
 
-class UnknownType(InvalidJob):
-    title = "Unknown job type"
+
+class UnknownType(InvalidJob, title="Unknown job type"):
+    """Nobody here, and no live worker, can run the type."""
 
     def __init__(self, field: str, type: str, known: Iterable[str]) -> None:
         hint = nearest(type, known)
@@ -59,76 +62,66 @@ class UnknownType(InvalidJob):
         super().__init__(field, f"no handler is known for type {type[:100]!r}; {remedy}")
 
 
-class PayloadTooLarge(SchedulerError):
-    status = 413
-    title = "Too large"
+class PayloadTooLarge(InvalidJob, title="Too large"):
+    """`size` bytes where `limit` are allowed."""
 
     def __init__(self, field: str, size: int, limit: int, remedy: str) -> None:
-        super().__init__(f"{field} has {size} bytes and {limit} are allowed; {remedy}")
-        self.field = field
+        super().__init__(field, f"has {size} bytes and {limit} are allowed; {remedy}", status=413)
 
 
-class KeyReused(SchedulerError):
-    status = 409
-    title = "Idempotency key reused"
+class KeyReused(SchedulerError, status=409, title="Idempotency key reused"):
+    """`key` belongs to the job `job_id`, which was submitted with another body."""
 
     def __init__(self, key: str, job_id: str) -> None:
-        super().__init__(
-            f"idempotency_key {key[:100]!r} belongs to job {job_id} with another body; send the same body, or a new key"
-        )
+        whose = f"idempotency_key {key[:100]!r} belongs to job {job_id} with another body"
+        super().__init__(f"{whose}; send the same body, or a new key")
         self.key, self.job_id = key, job_id
 
 
-class JobNotFound(SchedulerError):
-    status = 404
-    title = "Job not found"
+class JobNotFound(SchedulerError, status=404, title="Job not found"):
+    """No row has the id."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"job {job_id[:100]!r} does not exist, or its retention has passed")
 
 
-class NotCancellable(SchedulerError):
-    status = 409
-    title = "Job is final"
+class NotCancellable(SchedulerError, status=409, title="Job is final"):
+    """There is nothing left to cancel."""
 
     def __init__(self, job_id: str, status: str) -> None:
         super().__init__(f"job {job_id} is {status} already; only PENDING and PROCESSING jobs can be cancelled")
 
 
-class BacklogFull(SchedulerError):
-    status = 429
-    title = "Backlog full"
+class BacklogFull(SchedulerError, status=429, title="Backlog full"):
+    """Admission control refuses; `Retry-After` says when to ask again."""
+
+    retry_after_seconds = 1.0
 
     def __init__(self, backlog: int, limit: int) -> None:
-        super().__init__(
-            f"{backlog} jobs are waiting and the limit is {limit}; retry later, or raise SCHEDULER_MAX_BACKLOG"
-        )
-        self.retry_after_seconds = 1.0
+        remedy = "retry later, or raise SCHEDULER_MAX_BACKLOG"
+        super().__init__(f"{backlog} jobs are waiting and the limit is {limit}; {remedy}")
 
 
-class StoreUnavailable(SchedulerError):
-    status = 503
-    title = "Store unavailable"
+class StoreUnavailable(SchedulerError, status=503, title="Store unavailable"):
+    """A store did not answer in time, or with an error; what was asked of it may have happened."""
+
+    retry_after_seconds = 1.0
 
     def __init__(self, store: str, reason: str) -> None:
-        super().__init__(
-            f"{store} is out of reach ({reason}); retry in a moment, submissions with the same idempotency key"
-        )
+        remedy = "retry in a moment, submissions with the same idempotency key"
+        super().__init__(f"{store} is out of reach ({reason}); {remedy}")
         self.store, self.reason = store, reason
-        self.retry_after_seconds = 1.0
 
 
-class ValueRefused(SchedulerError):
-    status = 422
-    title = "Value refused"
+class ValueRefused(SchedulerError, status=422, title="Value refused"):
+    """PostgreSQL cannot store a value."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"PostgreSQL cannot store a value: {reason}")
 
 
-class Unauthorized(SchedulerError):
-    status = 401
-    title = "Unauthorized"
+class Unauthorized(SchedulerError, status=401, title="Unauthorized"):
+    """The request carries none of the keys."""
 
 
 class RequestRefused(SchedulerError):

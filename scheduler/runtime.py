@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import scheduler.samples  # noqa: F401  (registers the built-in types)
 from scheduler.errors import ConfigurationError, StoreUnavailable
-from scheduler.facts.telemetry import emit
+from scheduler.facts.facts import MIGRATED, REDIS_MAY_EVICT, WAITING_FOR_STORE, tell
 from scheduler.jobs.job import IdSequence
 from scheduler.jobs.registry import handlers
 from scheduler.keepers.promoter import Promoter
@@ -26,7 +25,8 @@ from scheduler.keepers.rescuer import Rescuer
 from scheduler.service import pause
 from scheduler.settings import Settings
 from scheduler.storage.postgres import Postgres
-from scheduler.storage.store import Store, migrate
+from scheduler.storage.schema import migrate
+from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
 from scheduler.worker.worker import Worker
 
@@ -89,21 +89,17 @@ async def wait_for_stores(store: Store, stream: Stream, stop: asyncio.Event) -> 
     while not stop.is_set():
         try:
             for name in await migrate(store.postgres):
-                emit("migrated", migration=name)
+                tell(MIGRATED, migration=name)
             await stream.ensure_group()
             break
         except StoreUnavailable as error:
-            emit("waiting_for_store", logging.WARNING, reason=error, retry_seconds=round(wait, 1))
+            tell(WAITING_FOR_STORE, reason=error, retry_seconds=round(wait, 1))
             await pause(stop, wait)
             wait = min(wait * 2, 2.0)
     policy = await stream.eviction_policy()
     if policy not in (None, "noeviction"):
-        emit(
-            "redis_may_evict",
-            logging.WARNING,
-            maxmemory_policy=policy,
-            remedy="set maxmemory-policy noeviction: evicted entries delay jobs until they are reconciled",
-        )
+        remedy = "set maxmemory-policy noeviction: evicted entries delay jobs until they are reconciled"
+        tell(REDIS_MAY_EVICT, maxmemory_policy=policy, remedy=remedy)
 
 
 async def run_worker(settings: Settings) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from abc import ABC, abstractmethod
 
 from scheduler.errors import StoreUnavailable
-from scheduler.facts.telemetry import emit, logger
+from scheduler.facts.facts import SERVICE_RECOVERED, STORE_UNAVAILABLE, TICK_FAILED, tell
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
 
@@ -44,13 +43,13 @@ class Service(ABC):
             delay = await self.tick()
         except StoreUnavailable as error:
             if not self._failures:
-                emit("store_unavailable", logging.WARNING, service=self.name, reason=error)
+                tell(STORE_UNAVAILABLE, service=self.name, reason=error)
             return self._back_off()
-        except Exception:
-            logger.exception("tick_failed", extra={"facts": {"service": self.name}})
+        except Exception as error:
+            tell(TICK_FAILED, service=self.name, trace=error)
             return self._back_off()
         if self._failures:
-            emit("service_recovered", service=self.name, failures=self._failures)
+            tell(SERVICE_RECOVERED, service=self.name, failures=self._failures)
             self._failures = 0
         return delay
 

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from chaos.errors import UsageError
-
-if TYPE_CHECKING:  # a process that is to be broken loads this module, and has nothing to do with experiments
-    from chaos.load.load import Load
-    from chaos.scenarios.scenario import Scenario
 
 EVERYWHERE, CLIENT = "*", "client"
 FAMILIES = ("claiming", "retries", "leases", "submitting", "harmless")
@@ -36,10 +31,10 @@ class Control:
     runs: int = 3
     is_harmless: bool = False
 
-    def adapt(self, scenario: Scenario) -> Scenario:
-        """The scenario for this build: one that never drains is not waited for, a broken client submits its way."""
-        load = _keyless(scenario.load) if self.on == CLIENT else scenario.load
-        return replace(scenario, drain_seconds=self.drain_seconds, load=load)
+    @property
+    def address(self) -> str:
+        """Family and name, as CHAOS_CONTROL tells them to the process that is to be broken."""
+        return f"{self.apply.__module__}:{self.name}"
 
 
 def control(
@@ -74,13 +69,3 @@ def find(name: str) -> Control:
     if name not in every():
         raise UsageError.unknown("control", name, every(), "`chaos controls --list`")
     return every()[name]
-
-
-def _keyless(load: Callable[[int, float], Load]) -> Callable[[int, float], Load]:
-    from chaos.load.workload import Workload
-
-    def make(jobs: int, seconds: float) -> Load:
-        whole = load(jobs, seconds)
-        return replace(whole, keyed=False) if isinstance(whole, Workload) else whole
-
-    return make

@@ -7,9 +7,11 @@ from typing import Any
 
 from chaos.controls.control import EVERYWHERE, control
 from chaos.controls.patch import nothing, replace, rewrite
+from scheduler.jobs import job
 from scheduler.jobs.job import Outcome
 from scheduler.jobs.lifecycle import RULES, Transition
 from scheduler.jobs.retry import RetryPolicy
+from scheduler.storage.rows import Letter
 from scheduler.storage.stream import Stream
 from scheduler.worker import suspects
 from scheduler.worker.settler import Settler
@@ -28,19 +30,15 @@ def retry_early() -> None:
     scenario="redis-flushed",
 )
 def retry_due_lost() -> None:
-    rewrite(
-        "settle",
-        ("THEN now() + o.delay * interval '1 second' ELSE j.run_at END", "THEN j.run_at ELSE j.run_at END"),
-        ("THEN now() + (o.delay + 1) * interval '1 second'", "THEN now()"),
-        (
-            "SELECT id, (extract(epoch FROM run_at) * 1000)::float8 FROM settled",
-            "SELECT id, ((extract(epoch FROM now()) + delay) * 1000)::float8 FROM settled JOIN outcome USING (id)",
-        ),
-    )
+    RULES[Transition.RETRY] = dataclasses.replace(RULES[Transition.RETRY], moves_due=False)
+    rewrite("settle", ("ELSE now() + (o.delay + 1) * interval '1 second' END", "ELSE now() END"))
 
 
 @control(
-    "attempts-uncounted", "gives the attempt back with every retry", breaks=("retry-bound", "terminal"), scenario="calm"
+    "attempts-uncounted",
+    "gives the attempt back with every retry",
+    breaks=("retry-bound", "terminal", "exactly-once"),
+    scenario="calm",
 )
 def attempts_uncounted() -> None:
     RULES[Transition.RETRY] = dataclasses.replace(RULES[Transition.RETRY], attempt=-1)
@@ -54,11 +52,8 @@ def attempts_uncounted() -> None:
     drain_seconds=45.0,
 )
 def crashes_uncounted() -> None:
-    rewrite(
-        "rescue",
-        ("CASE WHEN attempt < max_attempts", "CASE WHEN true"),
-        ("SET status", "SET attempt = attempt - 1, status"),
-    )
+    RULES[Transition.RESCUE] = dataclasses.replace(RULES[Transition.RESCUE], attempt=-1)
+    replace(job, "after_death", lambda *_: Transition.RESCUE)
 
 
 @control("dlq-missing", "writes no dead letter to Redis", breaks=("dlq-exact",), scenario="calm", on=EVERYWHERE)
@@ -71,7 +66,8 @@ def dlq_first() -> None:
     settle = Settler._settle
 
     async def bury_and_settle(self: Settler, outcomes: list[Outcome]) -> Any:
-        await self._stream_dead([each for each in outcomes if each.transition is Transition.FAIL])
+        failed = [each for each in outcomes if each.transition is Transition.FAIL]
+        await self._stream.dead_letter([Letter(each.job.id, each.job.type, each.error or "") for each in failed])
         return await settle(self, outcomes)
 
     replace(Settler, "_settle", bury_and_settle)

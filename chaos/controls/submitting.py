@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from typing import Any
 
+import msgspec
+
 from chaos.controls.control import CLIENT, control
 from chaos.controls.patch import replace, rewrite
-from scheduler.api import hot
 from scheduler.errors import BacklogFull
 from scheduler.jobs.job import IdSequence
 from scheduler.storage.store import Store
 from scheduler.submission.intake import Intake, Receipt
 from scheduler.submission.publisher import Publisher
+from scheduler.submission.submission import Submission
 
 
 @control(
@@ -49,12 +50,12 @@ def submit_keyless() -> None:
 
 @control("keys-ignored", "forgets idempotency keys", breaks=("idempotent-submit",), scenario="calm", on="api")
 def keys_ignored() -> None:
-    new_job = vars(hot)["new_job"]
+    job = Submission.job
 
-    def forgetful(*arguments: Any, **options: Any) -> Any:
-        return dataclasses.replace(new_job(*arguments, **options), idempotency_key=None, fingerprint=None)
+    def forgetful(self: Submission, *arguments: Any) -> Any:
+        return msgspec.structs.replace(job(self, *arguments), idempotency_key=None, fingerprint=None)
 
-    replace(hot, "new_job", forgetful)
+    replace(Submission, "job", forgetful)
 
 
 @control(
@@ -82,7 +83,7 @@ def phantom_jobs() -> None:
 
     async def insert_one_more(self: Store, jobs: Any) -> int:
         (stranger,) = ids.take(1, time.time_ns(), os.urandom(8))
-        twin = dataclasses.replace(jobs[0], id=stranger, idempotency_key=None, fingerprint=None)
+        twin = msgspec.structs.replace(jobs[0], id=stranger, idempotency_key=None, fingerprint=None)
         await insert(self, [twin])
         return await insert(self, jobs)
 

@@ -11,7 +11,7 @@ from chaos.faults.flush import FlushFault
 from chaos.faults.links import both, brownout, link, torn_reply
 from chaos.faults.processes import at_point, by_signal
 from chaos.faults.toxiproxy import Toxic
-from chaos.record.history import Planned
+from chaos.record.plan import Planned
 
 # name → what it does to an established connection, and at heal. Measured: tests/chaos/test_faults.py.
 FAULTS: dict[str, Callable[[Planned], Fault]] = {

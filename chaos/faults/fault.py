@@ -6,46 +6,51 @@ import signal
 from typing import Any, Protocol
 
 from chaos.faults.toxiproxy import Toxiproxy
-
-LINKS = ("api-redis", "worker-redis", "api-postgres", "worker-postgres")
+from chaos.record.aim import Aim
 
 
 class World(Protocol):
     """What faults act on: the running stack, or the servers of a test."""
 
     @property
-    def toxiproxy(self) -> Toxiproxy: ...
+    def toxiproxy(self) -> Toxiproxy:
+        """What cuts and poisons the links."""
 
-    def signal(self, process: str, number: signal.Signals) -> int:
+    def signal(self, process: Aim, number: signal.Signals) -> int:
         """Send a signal to the process (a store: to all its processes); returns its pid."""
 
-    def replace(self, process: str) -> int:
+    def replace(self, process: Aim) -> int:
         """Wait until the process is gone and start another in its place; returns the new pid."""
 
     def flush_redis(self) -> int:
         """FLUSHALL; returns how many keys were lost."""
 
-    def await_busy(self, process: str, seconds: float) -> bool:
+    def await_busy(self, process: Aim, seconds: float) -> bool:
         """Wait until a job's body runs in the process; False when none did in time."""
 
-    def await_point(self, process: str, point: str, seconds: float) -> int | None:
-        """Wait until the process reached its crash point and what is to happen there has; its pid, None in vain."""
+    def await_point(self, process: Aim, point: str, seconds: float) -> int | None:
+        """Wait until what is to happen at the crash point has happened; the process's pid, None when it has not."""
 
 
 class Fault(Protocol):
     """A way to break one target. `inject` and `heal` return what the history should add to the pair.
 
-    `await_moment` comes first and is not recorded: it waits for what the fault needs. Raises FaultFailed in vain.
+    `await_moment` comes first and is not recorded: it waits for what the fault needs. Raises FaultFailed.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As in the catalogue."""
 
     @property
-    def target(self) -> str: ...
+    def target(self) -> Aim:
+        """What it breaks."""
 
-    def await_moment(self, world: World) -> None: ...
+    def await_moment(self, world: World) -> None:
+        """Wait for what the fault needs. Raises FaultFailed."""
 
-    def inject(self, world: World) -> dict[str, Any]: ...
+    def inject(self, world: World) -> dict[str, Any]:
+        """Break the target; returns what the history adds. Raises ChaosError."""
 
-    def heal(self, world: World) -> dict[str, Any]: ...
+    def heal(self, world: World) -> dict[str, Any]:
+        """Undo it, also when only half of it was done. Raises ChaosError."""

@@ -19,14 +19,14 @@ class Nemesis:
         """Active from the first byte sent on: half an injection is healed like a whole one."""
         fault.await_moment(self._world)
         self._active.append(fault)
-        with self._recorder.paired(NEMESIS, fault.name, {"target": fault.target}) as added:
+        with self._recorder.paired(NEMESIS, fault.name, {"target": str(fault.target)}) as added:
             added.update(fault.inject(self._world))
 
     def heal(self, fault: Fault) -> None:
         """Healing what is not active is no error."""
         if fault not in self._active:
             return
-        value = {"fault": fault.name, "target": fault.target}
+        value = {"fault": fault.name, "target": str(fault.target)}
         with self._recorder.paired(NEMESIS, "heal", value) as added:
             added.update(fault.heal(self._world))
         self._active.remove(fault)

@@ -51,7 +51,7 @@ def is_retry(first: Execution, again: Execution) -> bool:
 
 def backoff_seconds(run: Run, failed: Execution) -> float:
     """How long after this attempt's error the next may start, at the earliest."""
-    return run.settings.backoff_base_seconds * 2.0 ** (failed.attempt - 1)
+    return run.settings.backoff_base_seconds * run.settings.backoff_factor ** (failed.attempt - 1)
 
 
 def _waited_out(run: Run, failed: Execution, again: Execution) -> bool:
@@ -72,7 +72,7 @@ def _cause_of(window: Window, execution: Execution, run: Run) -> Cause | None:
 
 
 def is_postgres(window: Window) -> bool:
-    return window.target == "postgres" or window.target.endswith("-postgres")
+    return window.target.store == "postgres"
 
 
 def gave_up_by_interruption(run: Run) -> bool:

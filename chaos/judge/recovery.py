@@ -7,8 +7,9 @@ from collections import Counter
 import msgspec
 
 from chaos.judge.causes import CAUSES, is_postgres
+from chaos.judge.promise import promise
 from chaos.record.history import SECOND, Execution, Run, Sample, Window
-from chaos.record.verdict import Check, broken
+from chaos.record.verdict import Finding, broken
 
 ALLOWANCE_SECONDS = 1.0
 SUSPECT_FROM_DEATH = 2  # a job of two dead workers in a row waits its turn: it may be what killed them
@@ -25,13 +26,13 @@ class Orphan(msgspec.Struct, frozen=True):
     excuse: str | None = None
 
 
-def recovery_time(run: Run) -> Check:
+@promise("recovery-time", source='DESIGN "a dead worker\'s jobs restart within lease + 1 s (lease 5 s)"')
+def recovery_time(run: Run) -> Finding:
     """Jobs of a worker that died or froze start again within lease + 1 s.
 
     A ready job that queues behind a backlog is recovered; its wait is the backlog's and is only counted. So are the
     waits that the promise leaves out: PostgreSQL out of reach, no worker left that had held its lease for one lease,
     a job whose worker died for the second time in a row.
-    Source: DESIGN "a dead worker's jobs restart within lease + 1 s (lease 5 s)".
     """
     bound = run.settings.lease_seconds + ALLOWANCE_SECONDS
     orphans = [each for window in run.windows for each in orphans_of(run, window, bound)]
@@ -45,7 +46,6 @@ def recovery_time(run: Run) -> Check:
     behind = f"; {queued} were ready by then and queued behind a backlog" if queued else ""
     behind += "".join(f"; {count} not judged: {excuse}" for excuse, count in sorted(excused.items()))
     return broken(
-        "recovery-time",
         [msgspec.to_builtins(each) for each in late],
         f"{len(late)} of {len(orphans)} orphaned jobs did not restart within {bound:g} s (worst {worst})",
         f"{len(prompt)} orphaned jobs restarted within {bound:g} s of the death (worst {worst}){behind}",
@@ -77,9 +77,8 @@ def _orphan(run: Run, window: Window, runs: list[Execution], index: int, bound: 
     seconds = (restart.start_ns - window.onset_ns) / SECOND if restart else None
     deadline_ns = window.onset_ns + round(bound * SECOND)
     queued = restart is not None and has_backlog(run.samples, deadline_ns, restart.start_ns)
-    return Orphan(
-        cut.job_id, cut.attempt, window.target, seconds, queued, _excuse(run, window, runs[: index + 1], bound)
-    )
+    excuse = _excuse(run, window, runs[: index + 1], bound)
+    return Orphan(cut.job_id, cut.attempt, str(window.target), seconds, queued, excuse)
 
 
 def _excuse(run: Run, window: Window, runs: list[Execution], bound: float) -> str | None:

@@ -1,24 +1,27 @@
-"""Checks of what runs again: when, how often, and why."""
+"""Promises of the next attempt: when it comes, how many there are, and which number it has."""
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import pairwise
 
-from chaos.judge.causes import backoff_seconds, cause, causes_of, is_retry, why_again
+from chaos.judge.causes import backoff_seconds, cause, causes_of, is_retry
+from chaos.judge.promise import promise
 from chaos.record.history import SECOND, Run
-from chaos.record.verdict import Check, broken
+from chaos.record.verdict import Finding, broken
 
 LATE_SECONDS = 2.0
 GRAIN_SECONDS = 0.001  # due times are kept in milliseconds; below that nothing is early
 
 
-def retry_schedule(run: Run) -> Check:
+@promise(
+    "retry-schedule",
+    source='DESIGN "retries at 2 s, 4 s, 8 s, never early"; jepsen Chronos checker (targets with tolerance)',
+)
+def retry_schedule(run: Run) -> Finding:
     """Attempt n+1 starts base·2^(n-1) seconds after the error of attempt n, never earlier.
 
     Lateness is counted, not judged: a cut or a backlog delays a retry rightly. Restarts after a death are no
     retries and are judged by recovery-time.
-    Source: DESIGN "retries at 2 s, 4 s, 8 s, never early"; jepsen Chronos checker (targets with tolerance).
     """
     lateness: list[float] = []
     early: list[dict[str, object]] = []
@@ -35,7 +38,6 @@ def retry_schedule(run: Run) -> Check:
     late = sum(each > LATE_SECONDS for each in lateness)
     worst = max(lateness, default=0.0)
     return broken(
-        "retry-schedule",
         early,
         f"{len(early)} of {len(lateness)} retries were early",
         f"{len(lateness)} retries, none early, {late} later than {LATE_SECONDS:g} s (worst {worst:.2f} s)",
@@ -46,11 +48,9 @@ def retry_schedule(run: Run) -> Check:
     )
 
 
-def retry_bound(run: Run) -> Check:
-    """No job starts more attempts than it was given: by number, by the failures its body wrote down, or by its crashes.
-
-    Source: harness checks for job schedulers ("retry bound").
-    """
+@promise("retry-bound", source='harness checks for job schedulers ("retry bound")')
+def retry_bound(run: Run) -> Finding:
+    """No job starts more attempts than it was given: by number, by its body's own failures, or by its crashes."""
     allowed = {job.id: job.max_attempts for job in run.finals}
     offenders: list[dict[str, object]] = []
     most = 0
@@ -63,7 +63,6 @@ def retry_bound(run: Run) -> Check:
         if spent > limit:
             offenders.append({"id": job, "attempts": spent, "max_attempts": limit})
     return broken(
-        "retry-bound",
         offenders,
         f"{len(offenders)} jobs started more attempts than allowed",
         f"no job started more attempts than allowed (most: {most})",
@@ -71,11 +70,11 @@ def retry_bound(run: Run) -> Check:
     )
 
 
-def release(run: Run) -> Check:
+@promise("release", source='DESIGN "SIGTERM loses nothing and burns no attempt"')
+def release(run: Run) -> Finding:
     """A worker that is told to stop gives its jobs back with the attempt they had.
 
     Judged for bodies that only a SIGTERM cut off: the next one has the same number.
-    Source: DESIGN "SIGTERM loses nothing and burns no attempt".
     """
     released, burned = 0, []
     for job, runs in run.executions.items():
@@ -85,38 +84,10 @@ def release(run: Run) -> Check:
                 if again.attempt != first.attempt:
                     burned.append({"id": job, "attempts": [first.attempt, again.attempt]})
     return broken(
-        "release",
         burned,
         f"{len(burned)} of {released} jobs given back at SIGTERM had lost an attempt",
         f"{released} jobs were given back at SIGTERM, none had lost an attempt",
         released=released,
-    )
-
-
-def repetition(run: Run) -> Check:
-    """A body runs again only after an error, or because a fault took its worker: each one is attributed.
-
-    At-least-once allows duplicates, but not one that no fault explains. Redis faults explain none.
-    Source: DESIGN "a live worker cut from Redis for seconds neither loses nor repeats its jobs".
-    """
-    causes: Counter[str] = Counter()
-    unexplained: list[dict[str, object]] = []
-    for job, runs in run.executions.items():
-        for first, again in pairwise(runs):
-            why = why_again(run, first, again)
-            causes[why] += 1
-            if why == "unexplained":
-                attempts = [first.attempt, again.attempt]
-                unexplained.append({"id": job, "attempts": attempts, "pid": again.pid})
-    duplicated = sum(sum(each.event == "end" for each in runs) > 1 for runs in run.executions.values())
-    counted = ", ".join(f"{n} {why}" for why, n in sorted(causes.items())) or "none"
-    return broken(
-        "repetition",
-        unexplained,
-        f"{len(unexplained)} bodies ran again though nothing had interrupted them",
-        f"repeated bodies by cause: {counted}; {duplicated} jobs finished more than once",
-        causes=dict(causes),
-        duplicates=duplicated,
     )
 
 

@@ -1,8 +1,4 @@
-"""Sends one job until it is accepted, every try recorded.
-
-An answer decides the kind of an operation: accepted is ok, refused is fail, a timeout, a cut or a 5xx is info, and info
-is sent again with its key.
-"""
+"""Sends one job until it is accepted, every try recorded. A timeout or a cut is info, and sent again with its key."""
 
 from __future__ import annotations
 
@@ -11,8 +7,9 @@ import random
 
 import httpx
 
-from chaos.load.mix import Arrival
+from chaos.load.mix import Job
 from chaos.record.recorder import Recorder
+from chaos.targets.target import Target
 
 REQUEST_SECONDS = 3.0
 
@@ -21,32 +18,30 @@ class Client:
     """Sends one job until it is accepted; after an unknown outcome it goes on as a new process, as Jepsen's do."""
 
     def __init__(
-        self, number: int, http: httpx.AsyncClient, recorder: Recorder, stop: asyncio.Event, *, keyed: bool
+        self, number: int, target: Target, http: httpx.AsyncClient, recorder: Recorder, *, keyed: bool = True
     ) -> None:
-        self._number, self._http, self._recorder, self._stop, self._keyed = number, http, recorder, stop, keyed
+        self._number, self._target, self._http, self._recorder, self._keyed = number, target, http, recorder, keyed
         self._incarnation = 1
         self._rng = random.Random(number)
 
-    async def see_accepted(self, arrival: Arrival, intended_ns: int) -> None:
+    async def see_accepted(self, job: Job, intended_ns: int, stop: asyncio.Event) -> bool:
+        """Whether it came to an end: accepted, or refused for good; False once `stop` is set."""
         tries = 0
-        while not await self._submit(arrival, intended_ns):
+        while not await self.submit(job, intended_ns):
             tries += 1
-            if self._stop.is_set():
-                return
+            if stop.is_set():
+                return False
             await asyncio.sleep(self._rng.uniform(0.5, 1) * min(2.0, 0.1 * 2**tries))
-        if arrival.twice:
-            await self._submit(arrival, intended_ns)
+        return True
 
-    async def _submit(self, arrival: Arrival, intended_ns: int) -> bool:
+    async def submit(self, job: Job, intended_ns: int) -> bool:
         """Whether there is nothing more to try: accepted, or refused for good."""
         process = f"client-{self._number}.{self._incarnation}"
-        body = arrival.body()
-        op = self._recorder.invoke(process, "submit", {**body, "intended_ns": intended_ns})
-        if not self._keyed:
-            del body["idempotency_key"]
+        request = self._target.submit(job.type, job.payload, job.idempotency_key if self._keyed else None)
+        op = self._recorder.invoke(process, "submit", {**job.body(), "intended_ns": intended_ns})
         try:
-            answer = await self._http.post("/jobs", json=body)
-            body = answer.json()
+            response = await self._http.post(request.path, content=request.content)
+            answer = self._target.answer(response.status_code, response.json())
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             self._recorder.fail(op, type(error).__name__)
             return False
@@ -55,14 +50,14 @@ class Client:
         except asyncio.CancelledError:
             self._unknown(op, "the run ended")
             raise
-        if answer.is_success:
-            self._recorder.ok(op, {"id": body["id"], "status": body["status"]})
-            return True
-        told = f"{answer.status_code} {body.get('detail', '')}"[:200]
-        if answer.status_code >= 500:
-            return self._unknown(op, told)
-        self._recorder.fail(op, told)
-        return answer.status_code != 429
+        match answer.type:
+            case "ok":
+                self._recorder.ok(op, answer.value)
+            case "info":
+                return self._unknown(op, answer.error)
+            case "fail":
+                self._recorder.fail(op, answer.error)
+        return not answer.again
 
     def _unknown(self, op: int, error: str) -> bool:
         self._recorder.info(op, error)

@@ -8,12 +8,14 @@ from typing import Protocol
 
 from chaos.record.recorder import Recorder
 from chaos.record.runs import Folder
+from chaos.targets.target import Target
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where a load sends its jobs and writes what happened."""
+class Destination:
+    """The queue that a load sends its jobs to, and where it writes what happened."""
 
+    target: Target
     api_url: str
     sink_url: str
     recorder: Recorder
@@ -25,7 +27,8 @@ class Load(Protocol):
     """Something that submits jobs: our own arrivals, or Locust."""
 
     @property
-    def jobs(self) -> int: ...
+    def jobs(self) -> int:
+        """How many it submits."""
 
-    async def run(self, target: Target, stop: asyncio.Event) -> None:
+    async def run(self, to: Destination, stop: asyncio.Event) -> None:
         """Submit everything; once `stop` is set give up on what is not accepted. Cancelled, leave nothing behind."""

@@ -1,7 +1,8 @@
-"""The jobs themselves: which types in which shares, and the arrival that carries one."""
+"""Which jobs a load submits: their types, in which shares, with which payloads. Seeded; knows no HTTP and no queue."""
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +10,35 @@ MIX = {"NOOP": 45, "SLEEP": 25, "FLAKY": 12, "WEBHOOK": 12, "FAIL": 6}
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
-    """One job that a client wants, `at` seconds after the start; `twice`: the client sends it again after success."""
+class Job:
+    """One request for work, under the key that makes it one job however often it is sent."""
 
-    at: float
     type: str
     payload: dict[str, Any]
-    key: str
-    twice: bool = False
+    idempotency_key: str
+
+    @property
+    def expected_status(self) -> str:
+        """What it must end with when every promise holds."""
+        return "FAILED" if self.type in {"FAIL", "CRASH"} else "COMPLETED"
 
     def body(self) -> dict[str, Any]:
-        return {"type": self.type, "payload": self.payload, "idempotency_key": self.key}
+        """As it is written down in a history, and as our API takes it."""
+        return {"type": self.type, "payload": self.payload, "idempotency_key": self.idempotency_key}
+
+
+def payload(
+    type: str, number: int, rng: random.Random, *, sleep_seconds: tuple[float, float], webhook_url: str
+) -> dict[str, Any]:
+    """The input of the `number`-th job; bodies that take time take between the two lengths."""
+    match type:
+        case "SLEEP" | "BLOCK":
+            return {"seconds": round(rng.uniform(*sleep_seconds), 3)}
+        case "FLAKY":
+            return {"failures": rng.choice((1, 1, 2))}
+        case "FAIL":
+            return {"message": f"job {number} always fails"}
+        case "WEBHOOK":
+            return {"url": webhook_url, "body": {"number": number}}
+        case _:
+            return {}

@@ -1,6 +1,6 @@
 """The stores seen directly, past every proxy: samples at 4 Hz, the end of a drain, what Redis holds at last.
 
-Reads only, except FLUSHALL, which is a fault. A store that is out of reach is a None in the sample, not an error.
+Reads only, what the target says. A store that is out of reach is a None in the sample, not an error.
 """
 
 from __future__ import annotations
@@ -17,24 +17,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from chaos.record.history import Sample, Stores
+from chaos.targets.target import Look
 
-STREAM, GROUP = "jobs_stream", "workers"
-RETRY, DLQ = f"{{{STREAM}}}:retry", f"{STREAM}:dlq"
 DEADLINE_SECONDS = 2.0
 PAGE = 10_000
 
-COUNTS = """
-SELECT count(*), count(*) FILTER (WHERE status = 'PROCESSING'),
-       (SELECT count(*) FROM scheduler.workers WHERE expires_at > now())
-FROM scheduler.jobs WHERE finished_at IS NULL
-"""
-UNFINISHED = "SELECT count(*) FROM scheduler.jobs WHERE finished_at IS NULL"
-FAILED = "SELECT count(*) FROM scheduler.jobs WHERE status = 'FAILED'"
-WORKERS = "SELECT count(*) FROM scheduler.workers WHERE expires_at > now()"
-FINISHED = """
-SELECT id::text, status, attempt FROM scheduler.jobs WHERE finished_at > clock_timestamp() - interval '10 seconds'
-"""
-IDS = "SELECT id::text FROM scheduler.jobs ORDER BY id"
 VERSION = "SHOW server_version"
 
 Lengths = tuple[int | None, int | None, int | None, int | None]
@@ -43,8 +30,8 @@ Lengths = tuple[int | None, int | None, int | None, int | None]
 class Eyes:
     """One connection to each store, made anew after it broke. Every call is answered or given up within 2 s."""
 
-    def __init__(self, database_url: str, redis_url: str) -> None:
-        self._database_url = database_url
+    def __init__(self, look: Look, database_url: str, redis_url: str) -> None:
+        self._look, self._database_url = look, database_url
         self._postgres: psycopg.AsyncConnection[Any] | None = None
         self._one_at_a_time = asyncio.Lock()
         self._redis = redis.asyncio.Redis.from_url(
@@ -65,28 +52,27 @@ class Eyes:
         await self._redis.aclose()
 
     async def unfinished(self) -> int | None:
-        rows = await self._rows(UNFINISHED)
-        return int(rows[0][0]) if rows else None
-
-    async def live_workers(self) -> int | None:
-        rows = await self._rows(WORKERS)
+        """Jobs without a final status."""
+        rows = await self._rows(self._look.unfinished)
         return int(rows[0][0]) if rows else None
 
     async def failed(self) -> int | None:
-        rows = await self._rows(FAILED)
+        """Jobs whose attempts are spent."""
+        rows = await self._rows(self._look.failed)
         return int(rows[0][0]) if rows else None
 
     async def just_finished(self) -> list[tuple[str, str, int]]:
         """The jobs that became final in the last ten seconds, as (id, status, attempt)."""
-        return [(row[0], row[1], row[2]) for row in await self._rows(FINISHED) or ()]
+        return [(row[0], row[1], row[2]) for row in await self._rows(self._look.finished) or ()]
 
     async def job_ids(self) -> list[str] | None:
         """Every job that exists, also those that no client was told of."""
-        rows = await self._rows(IDS)
+        rows = await self._rows(self._look.ids)
         return None if rows is None else [row[0] for row in rows]
 
     async def sample(self) -> Sample:
-        rows, lengths = await asyncio.gather(self._rows(COUNTS), self._lengths())
+        """Both stores at this moment."""
+        rows, lengths = await asyncio.gather(self._rows(self._look.counts), self._lengths())
         unfinished, processing, workers = rows[0] if rows else (None, None, None)
         stream, pending, retry, dlq = lengths
         return Sample(time.monotonic_ns(), unfinished, processing, stream, pending, retry, dlq, workers)
@@ -100,6 +86,7 @@ class Eyes:
         return Stores(stream, pending, retry, [job for job, _ in letters], [written_ms for _, written_ms in letters])
 
     async def versions(self) -> dict[str, str]:
+        """Of both servers."""
         rows = await self._rows(VERSION)
         found = {"postgres": str(rows[0][0]) if rows else "unknown"}
         try:
@@ -136,15 +123,15 @@ class Eyes:
 
     async def _lengths(self) -> Lengths:
         try:
-            stream = await self._redis.xlen(STREAM)
-            retry, dlq = await self._redis.zcard(RETRY), await self._redis.xlen(DLQ)
+            stream = await self._redis.xlen(self._look.stream)
+            retry, dlq = await self._redis.zcard(self._look.retry), await self._redis.xlen(self._look.letters)
             return int(stream), await self._pending(), int(retry), int(dlq)
         except (RedisError, OSError, TimeoutError):
             return None, None, None, None
 
     async def _pending(self) -> int:
         try:
-            return int((await self._redis.xpending(STREAM, GROUP))["pending"])
+            return int((await self._redis.xpending(self._look.stream, self._look.group))["pending"])
         except ResponseError:  # no group, as after FLUSHALL
             return 0
 
@@ -153,10 +140,10 @@ class Eyes:
         found: list[tuple[str, int]] = []
         start = "-"
         try:
-            while page := await self._redis.xrange(DLQ, start, "+", count=PAGE):
+            while page := await self._redis.xrange(self._look.letters, start, "+", count=PAGE):
                 entries: list[Any] = page
                 found += [
-                    (fields.get(b"id", b"?").decode(errors="replace"), int(entry.partition(b"-")[0]))
+                    (fields.get(self._look.letter_id, b"?").decode(errors="replace"), int(entry.partition(b"-")[0]))
                     for entry, fields in entries
                 ]
                 start = f"({entries[-1][0].decode()}"

@@ -53,9 +53,9 @@ class Started:
 
 
 class Servers(Started):
-    """`data_dir` None is a temporary folder; another one keeps its data."""
+    """`data_dir` None is a temporary folder; another one keeps its data. `toxiproxy_port` 0: a free one, None: none."""
 
-    def __init__(self, data_dir: Path | None = None, *, toxiproxy_port: int = 0) -> None:
+    def __init__(self, data_dir: Path | None = None, *, toxiproxy_port: int | None = 0) -> None:
         super().__init__()
         self._data_dir, self._port = data_dir, toxiproxy_port
         self._numbers = itertools.count(1)
@@ -66,6 +66,8 @@ class Servers(Started):
     def _start(self) -> None:
         data_dir = self._data_dir or self._temporary()
         self._stores = self._ended.enter_context(embedded(data_dir, keep=self._data_dir is not None))
+        if self._port is None:
+            return
         server = ToxiproxyServer(data_dir, port=self._port)
         self._ended.callback(server.erase)
         server.start()
@@ -78,24 +80,32 @@ class Servers(Started):
 
     @property
     def stores(self) -> Stores:
+        """PostgreSQL and Redis. Raises StackFailed before they are started."""
         if self._stores is None:
             raise StackFailed("the servers are not started")
         return self._stores
 
     @property
     def toxiproxy(self) -> Toxiproxy:
+        """Raises StackFailed when there is none."""
         if self._toxiproxy is None:
-            raise StackFailed("the servers are not started")
+            raise StackFailed("Toxiproxy is not started")
         return self._toxiproxy
 
-    def fresh_database(self, migrate: Callable[[str], None]) -> str:
-        """The URL of a database with the schema and nothing else; Redis is emptied. `migrate` makes the first one."""
+    def database(self, prepare: Callable[[str], None]) -> str:
+        """The URL of a database for the next stack, prepared and with nothing else in it, and Redis emptied.
+
+        Where data is kept it is the same one every time, and nothing is emptied.
+        """
+        if self._data_dir is not None:
+            prepare(self.stores.postgres.url)
+            return self.stores.postgres.url
         self._revive()
         with redis.Redis.from_url(self.stores.redis.url, socket_timeout=5, socket_connect_timeout=5) as client:
             client.flushall()
         if self._database is None:
             self._execute(f"CREATE DATABASE {TEMPLATE}")
-            migrate(self._url(TEMPLATE))
+            prepare(self._url(TEMPLATE))
         else:
             self._execute(f"DROP DATABASE IF EXISTS {self._database} WITH (FORCE)")
         self._database = f"chaos_{next(self._numbers)}"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,15 +21,17 @@ from rich.console import Console
 from rich.table import Table
 
 from chaos.errors import StackFailed, UsageError
-from chaos.faults.fault import LINKS
-from chaos.rack.stack import ROOT, Shape, Stack, end, launch_python
+from chaos.rack.python import ROOT, python
+from chaos.rack.servers import Servers
+from chaos.rack.stack import Shape, Stack
+from chaos.record.aim import API, LINKS
+from chaos.record.plan import Plan, Settings
 from chaos.record.runs import Folder
-from scheduler.embedded.process import is_free
+from chaos.targets.ours.processes import callers
+from scheduler.embedded import ChildFailed, Crew, Launch, is_free
 
 HELPER_SECONDS = 60.0
 POLL_SECONDS = 0.25
-FIRST_WAIT, LONGEST_WAIT, HEALTHY_SECONDS = 0.2, 10.0, 10.0
-OURS = ("SCHEDULER_DATABASE_URL", "SCHEDULER_REDIS_URL", "SCHEDULER_PORT", "SCHEDULER_DATA_DIR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +54,6 @@ class Ports:
             raise UsageError(f"taken by another program: port {told}; stop what listens there, or pass {options}")
 
 
-@dataclass(slots=True)
-class Child:
-    """One process to keep alive: when it was started last, and how long to wait before it is started again."""
-
-    start: Callable[[], object]
-    started_at: float
-    wait: float = FIRST_WAIT
-    start_at: float | None = None
-
-    def died(self) -> float:
-        """Note the death; returns the seconds until the next start."""
-        now = time.monotonic()
-        healthy = now - self.started_at >= HEALTHY_SECONDS
-        self.wait = FIRST_WAIT if healthy else min(self.wait * 2, LONGEST_WAIT)
-        self.start_at = now + self.wait
-        return self.wait
-
-    def tend(self) -> None:
-        if self.start_at is not None and time.monotonic() >= self.start_at:
-            self.start_at, self.started_at = None, time.monotonic()
-            self.start()
-
-
 def keep_up(workers: int, ports: Ports, data_dir: Path, *, lab: bool, console: Console) -> None:
     """Start everything, print the addresses, tend the processes until Ctrl-C or SIGTERM."""
     ports.check(lab=lab)
@@ -82,49 +61,39 @@ def keep_up(workers: int, ports: Ports, data_dir: Path, *, lab: bool, console: C
         folder = Folder(Path(ended.enter_context(TemporaryDirectory(prefix="chaos-up-"))))
         folder.logs.mkdir()
         ended.callback(console.print, "stopped")
-        shape = Shape(
-            workers=workers,
-            environment=_settings(os.environ),
-            api_port=ports.api,
-            toxiproxy_port=ports.toxiproxy,
-            data_dir=data_dir,
-            witnessed=False,
-        )
+        plan = Plan("up", 0, Settings(workers=workers))
+        shape = Shape(api_port=ports.api, witnessed=False, variables=_variables(os.environ))
         try:
             with console.status("starting stores, Toxiproxy, API and workers"):
-                stack = ended.enter_context(Stack(folder, shape))
+                servers = ended.enter_context(Servers(data_dir, toxiproxy_port=ports.toxiproxy))
+                stack = ended.enter_context(Stack(plan, folder, servers, shape))
             with console.status("starting Locust" + (" and JupyterLab" if lab else "")):
-                helpers = _start_helpers(ended, folder, stack, ports, lab=lab)
-            console.print(_addresses(stack, ports, data_dir, {name: url for name, (_, url) in helpers.items()}))
-            _tend(stack, {name: process for name, (process, _) in helpers.items()}, folder, console)
+                helpers = ended.enter_context(Crew())
+                urls = _start_helpers(helpers, folder, stack, ports, lab=lab)
+            console.print(_addresses(stack, ports, data_dir, urls))
+            _tend(stack, helpers, console)
         except KeyboardInterrupt:
-            console.print("stopping; Locust and the API first, then the workers, then the stores")
+            console.print("stopping; Locust first, then API and workers, then the stores")
+        except ChildFailed as error:
+            raise StackFailed(str(error)) from error
 
 
-def _settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """The caller's own settings of the scheduler, except where the stack decides; handlers may lie here."""
-    mine = {key: text for key, text in environment.items() if key.startswith("SCHEDULER_") and key not in OURS}
+def _variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """The caller's own settings of the queue, except where the stack decides; handlers may lie here."""
     path = [str(ROOT), str(Path.cwd()), *filter(None, [environment.get("PYTHONPATH")])]
-    return mine | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
+    return callers(environment) | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
 
 
-Helper = tuple[subprocess.Popen[bytes], str]
-
-
-def _start_helpers(ended: ExitStack, folder: Folder, stack: Stack, ports: Ports, *, lab: bool) -> dict[str, Helper]:
-    """Locust and JupyterLab with their addresses, once they answer. Raises StackFailed."""
-    helpers = {"locust": (_locust(folder, stack, ports), f"http://127.0.0.1:{ports.locust}")}
+def _start_helpers(crew: Crew, folder: Folder, stack: Stack, ports: Ports, *, lab: bool) -> dict[str, str]:
+    """Locust and JupyterLab; returns their addresses, once they answer. Raises ChildFailed."""
+    urls = {crew.start(_locust(folder, stack, ports)).name: f"http://127.0.0.1:{ports.locust}"}
     if lab:
         token = secrets.token_hex(16)
-        helpers["jupyter"] = (_jupyter(folder, ports, token), f"http://127.0.0.1:{ports.lab}/lab?token={token}")
-    ended.callback(lambda: end([process for process, _ in helpers.values()]))
-    deadline = time.monotonic() + HELPER_SECONDS
-    for name, (process, url) in helpers.items():
-        while not _answers(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise StackFailed(f"{name} does not serve {url}; {_ending(folder, name)}")
-            time.sleep(0.1)
-    return helpers
+        jupyter = crew.start(_jupyter(folder, ports, token))
+        urls[jupyter.name] = f"http://127.0.0.1:{ports.lab}/lab?token={token}"
+    for name, url in urls.items():
+        crew.until(partial(_answers, url), HELPER_SECONDS, crew.children[name], f"{name} did not serve {url}")
+    return urls
 
 
 def _answers(url: str) -> bool:
@@ -134,44 +103,27 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _tend(stack: Stack, helpers: dict[str, subprocess.Popen[bytes]], folder: Folder, console: Console) -> None:
-    """Start again what dies of API and workers, for ever. Raises StackFailed when a helper ends."""
-    now = time.monotonic()
-    children = {name: Child(_starter(stack, name), now) for name in ("api", *stack.workers)}
+def _tend(stack: Stack, helpers: Crew, console: Console) -> None:
+    """Start again what dies of API and workers, for ever. Raises ChildFailed when a helper ends."""
     while True:
-        for death in stack.bury(restart_killed=False):
-            name = death.partition(" ")[0]
-            wait = children[name].died()
-            console.print(f"{death}; started again in {wait:.1f} s", style="yellow", highlight=False)
-        for child in children.values():
-            child.tend()
-        for name, process in helpers.items():
-            if process.poll() is not None:
-                raise StackFailed(f"{name} ended with {process.returncode}; {_ending(folder, name)}")
+        for child in stack.tend():
+            told = f"{child.name} ended with {child.exit_code}; started again in {child.wait_seconds:.1f} s"
+            console.print(told, style="yellow", highlight=False)
+        helpers.check()
         time.sleep(POLL_SECONDS)
 
 
-def _starter(stack: Stack, name: str) -> Callable[[], object]:
-    return lambda: stack.start_process(name)
-
-
-def _ending(folder: Folder, name: str) -> str:
-    log = folder.logs / f"{name}.log"
-    lines = log.read_text(errors="replace").splitlines()[-8:] if log.exists() else []
-    return "its log ends with:\n" + "\n".join(f"    {line}" for line in lines or ["(nothing)"])
-
-
-def _locust(folder: Folder, stack: Stack, ports: Ports) -> subprocess.Popen[bytes]:
+def _locust(folder: Folder, stack: Stack, ports: Ports) -> Launch:
     profile = str(ROOT / "locustfiles" / "burst.py")
     page = ["--web-host", "127.0.0.1", "--web-port", str(ports.locust)]
     options = ["-f", profile, "--host", stack.api_url, "-u", "1000", "-r", "1000", *page]
-    return launch_python(["locust", *options], {}, folder.logs / "locust.log")
+    return python(["locust", *options], {}, folder.logs / "locust.log")
 
 
-def _jupyter(folder: Folder, ports: Ports, token: str) -> subprocess.Popen[bytes]:
+def _jupyter(folder: Folder, ports: Ports, token: str) -> Launch:
     server = [f"--ServerApp.root_dir={ROOT}", f"--IdentityProvider.token={token}", "--allow-root"]
     place = ["--no-browser", "--ip", "127.0.0.1", "--port", str(ports.lab), "--ServerApp.port_retries=0"]
-    return launch_python(["jupyterlab", *place, *server], {}, folder.logs / "jupyter.log")
+    return python(["jupyterlab", *place, *server], {}, folder.logs / "jupyter.log")
 
 
 def _addresses(stack: Stack, ports: Ports, data_dir: Path, helpers: dict[str, str]) -> Table:
@@ -183,8 +135,9 @@ def _addresses(stack: Stack, ports: Ports, data_dir: Path, helpers: dict[str, st
     table.add_row("Toxiproxy", f"http://127.0.0.1:{ports.toxiproxy}/proxies ({', '.join(LINKS)})")
     if "jupyter" in helpers:
         table.add_row("JupyterLab", helpers["jupyter"])
-    table.add_row("PostgreSQL, Redis", f"ports {stack.stores.postgres.port}, {stack.stores.redis.port}")
+    stores = stack.servers.stores
+    table.add_row("PostgreSQL, Redis", f"ports {stores.postgres.port}, {stores.redis.port}")
     table.add_row("data", str(data_dir.absolute()))
-    pids = ", ".join(f"{name} {stack.pid(name)}" for name in ("api", *stack.workers))
+    pids = ", ".join(f"{name} {stack.process(name).pid}" for name in (API, *stack.workers))
     table.add_row("processes", f"{pids}; what is killed is started again")
     return table

@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from chaos.record.aim import API, SOME_WORKER, Aim
+from chaos.record.plan import Manifest, Settings
+
 NEMESIS = "nemesis"
 SECOND = 1_000_000_000
 
@@ -57,7 +60,7 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class Final(msgspec.Struct, frozen=True):
-    """A job as `GET /jobs/{id}` answers after the drain."""
+    """A job as the queue tells it after the drain."""
 
     id: str
     type: str
@@ -74,6 +77,7 @@ class Final(msgspec.Struct, frozen=True):
 
     @property
     def is_final(self) -> bool:
+        """Whether the status can change no more."""
         return self.status in {"COMPLETED", "FAILED", "CANCELLED"}
 
 
@@ -100,65 +104,6 @@ class Stores(msgspec.Struct, frozen=True):
     dlq_ms: list[int] = []
 
 
-class Planned(msgspec.Struct, frozen=True):
-    """One line of a schedule: `at` seconds into the inject phase `fault` hits `target` for `seconds`."""
-
-    at: float
-    fault: str
-    target: str
-    seconds: float
-    arguments: dict[str, Any] = {}
-
-
-class Phase(msgspec.Struct, frozen=True):
-    name: Literal["steady", "inject", "heal", "drain", "judge"]
-    start_ns: int
-    end_ns: int
-
-
-class Settings(msgspec.Struct, frozen=True):
-    """What the run was started with, as far as checks depend on it."""
-
-    lease_seconds: float = 5.0
-    max_attempts: int = 4
-    backoff_base_seconds: float = 2.0
-    concurrency: int = 100
-    workers: int = 2
-    jobs: int = 0
-    duration: float = 0.0
-    control: str | None = None
-    pace: float = 1.0  # what every time of the scenario was multiplied by
-
-
-class Guards(msgspec.Struct, frozen=True):
-    """What must have happened for the run to prove anything."""
-
-    faults: int = 1
-    overlap: bool = True
-    redelivery: bool = False
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """How the run was made; `wall_origin` and `mono_origin_ns` name one instant on both clocks."""
-
-    run: str
-    scenario: str
-    seed: int
-    started_at: str = ""
-    finished_at: str = ""
-    wall_origin: float = 0.0
-    mono_origin_ns: int = 0
-    versions: dict[str, str] = {}
-    settings: Settings = Settings()
-    schedule: list[Planned] = []
-    phases: list[Phase] = []
-    machine: dict[str, Any] = {}
-    commit: str | None = None
-    guards: Guards = Guards()
-    troubles: list[str] = []
-    deaths: list[str] = []
-
-
 class Call(msgspec.Struct, frozen=True):
     """An operation with both its ends; one that never completed counts as info."""
 
@@ -167,6 +112,7 @@ class Call(msgspec.Struct, frozen=True):
 
     @property
     def type(self) -> Kind:
+        """How it ended."""
         return self.done.type if self.done else "info"
 
 
@@ -186,7 +132,7 @@ class Window(msgspec.Struct, frozen=True):
     """A fault that fired: set in between `invoked_ns` and `onset_ns`, healed by `healed_ns` (None: never)."""
 
     fault: str
-    target: str
+    target: Aim
     pid: int | None
     invoked_ns: int
     onset_ns: int
@@ -211,10 +157,12 @@ class Run:
 
     @property
     def settings(self) -> Settings:
+        """Of the plan."""
         return self.manifest.settings
 
     @cached_property
     def submits(self) -> list[Call]:
+        """Every try of every client."""
         return calls(self.history, "submit")
 
     @cached_property
@@ -235,6 +183,7 @@ class Run:
 
     @cached_property
     def final(self) -> dict[str, Final]:
+        """Job id → what it came to."""
         return {each.id: each for each in self.finals}
 
     @cached_property
@@ -264,8 +213,8 @@ class Run:
         crashes = [each for each in runs if each.type == "CRASH"]
         blocks = [each for each in runs if each.type == "BLOCK"]
         return [
-            *(Window("crash", "worker", e.pid, e.start_ns, e.start_ns + SECOND, None) for e in crashes),
-            *(Window("block", "worker", e.pid, e.start_ns, e.start_ns, e.close_ns) for e in blocks),
+            *(Window("crash", SOME_WORKER, e.pid, e.start_ns, e.start_ns + SECOND, None) for e in crashes),
+            *(Window("block", SOME_WORKER, e.pid, e.start_ns, e.start_ns, e.close_ns) for e in blocks),
             *_overloads(self.submits),
         ]
 
@@ -275,7 +224,7 @@ class Run:
         last: dict[tuple[str, str], int] = {}
         count = 0
         for each in self.windows:
-            what = (each.fault, each.target if each.pid else each.target.rpartition("-")[2])
+            what = (each.fault, each.target if each.pid else each.target.store or each.target)
             count += each.invoked_ns - last.get(what, -SECOND) >= SECOND
             last[what] = each.invoked_ns
         return count
@@ -314,7 +263,7 @@ def _overloads(submits: list[Call]) -> list[Window]:
         if found and at - (found[-1].healed_ns or 0) < SECOND:
             found[-1] = msgspec.structs.replace(found[-1], healed_ns=at)
         else:
-            found.append(Window("overload", "api", None, at, at, at))
+            found.append(Window("overload", API, None, at, at, at))
     return found
 
 
@@ -333,4 +282,4 @@ def _window(call: Call, heals: list[Call]) -> Window:
         and (heal.begun.value["fault"], heal.begun.value["target"]) == (call.begun.f, value["target"])
     )
     begun_ns, done_ns = call.begun.time_ns, done.time_ns
-    return Window(call.begun.f, value["target"], value.get("pid"), begun_ns, done_ns, next(healed, None))
+    return Window(call.begun.f, Aim(value["target"]), value.get("pid"), begun_ns, done_ns, next(healed, None))

@@ -27,6 +27,7 @@ class Appender:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def append(self, record: msgspec.Struct | dict[str, Any]) -> None:
+        """Write it at once."""
         os.write(self._file, msgspec.json.encode(record) + b"\n")
 
     def close(self) -> None:
@@ -64,15 +65,19 @@ class Recorder:
         return op
 
     def ok(self, op: int, value: Any) -> None:
+        """It happened; `value` is what came of it."""
         self._complete(op, "ok", value, None)
 
     def fail(self, op: int, error: str, value: Any = None) -> None:
+        """It certainly did not happen."""
         self._complete(op, "fail", value, error)
 
     def info(self, op: int, error: str, value: Any = None) -> None:
+        """Nobody knows whether it happened."""
         self._complete(op, "info", value, error)
 
     def close(self) -> None:
+        """What is open stays open: it counts as info."""
         self._out.close()
 
     @contextmanager
@@ -106,6 +111,7 @@ class Tail:
         self._decoder = msgspec.json.Decoder(Effect)
 
     def read(self) -> list[Effect]:
+        """Empty while there is no file."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from chaos.errors import RunUnreadable
-from chaos.record.history import Effect, Final, Manifest, Run, Sample, Stores
+from chaos.errors import RunUnreadable, UsageError
+from chaos.record.history import Effect, Final, Run, Sample, Stores
+from chaos.record.plan import Manifest
 from chaos.record.recorder import merge_histories, read_records, write_records
 from chaos.record.verdict import Judgement
 
@@ -40,40 +41,49 @@ class Folder:
 
     @property
     def manifest(self) -> Path:
+        """How it was made."""
         return self.path / "manifest.json"
 
     @property
     def history(self) -> Path:
+        """What was asked and answered."""
         return self.path / "history.jsonl"
 
     @property
     def effects(self) -> Path:
+        """What job bodies did."""
         return self.path / "effects.jsonl"
 
     @property
     def finals(self) -> Path:
+        """What each job came to."""
         return self.path / "finals.jsonl"
 
     @property
     def samples(self) -> Path:
+        """The stores over time."""
         return self.path / "samples.jsonl"
 
     @property
     def stores(self) -> Path:
+        """Redis after the drain."""
         return self.path / "stores.json"
 
     @property
     def verdict(self) -> Path:
+        """What it was judged."""
         return self.path / "verdict.json"
 
     @property
     def logs(self) -> Path:
+        """One file a process."""
         return self.path / "logs"
 
     def write(self, path: Path, value: msgspec.Struct) -> None:
         """Write a JSON file whole, indented for human readers."""
         draft = path.with_suffix(".draft")
-        draft.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+        encoded = msgspec.json.encode(value, enc_hook=str)  # an Aim is its text
+        draft.write_bytes(msgspec.json.format(encoded, indent=2) + b"\n")
         draft.replace(path)
 
     def settle_history(self) -> None:
@@ -131,9 +141,13 @@ def load_judgement(path: Path | str) -> Judgement:
 
 def _read(path: Path, shape: type[Shape]) -> Shape:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=shape)
-    except (OSError, msgspec.DecodeError) as error:
+        return msgspec.json.decode(path.read_bytes(), type=shape, dec_hook=_made)
+    except (OSError, msgspec.DecodeError, UsageError) as error:
         raise RunUnreadable(f"{path}: {error}; the run is incomplete or of another version") from error
+
+
+def _made(shape: type[Any], text: Any) -> Any:
+    return shape(text)  # an Aim
 
 
 def stamp() -> str:
@@ -149,6 +163,7 @@ def clock_origin() -> tuple[float, int]:
 
 
 def machine() -> dict[str, Any]:
+    """What the run was made on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpus": os.cpu_count(),

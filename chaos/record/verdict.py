@@ -12,8 +12,17 @@ SEVERITY: tuple[Verdict, ...] = ("valid", "unknown", "invalid")
 EXAMPLES = 5
 
 
+class Finding(msgspec.Struct, frozen=True):
+    """What a judge found: `summary` is a sentence, `details` numbers, `examples` the first offenders."""
+
+    verdict: Verdict
+    summary: str
+    details: dict[str, Any] = {}
+    examples: list[Any] = []
+
+
 class Check(msgspec.Struct, frozen=True):
-    """One judgement: `summary` is a sentence, `details` numbers, `examples` the first offenders."""
+    """A finding under the name of its promise; one of the `checks` of verdict.json."""
 
     name: str
     verdict: Verdict
@@ -49,8 +58,13 @@ def loss_bound(faults: int) -> float:
     return 1.0 - 0.05 ** (1.0 / faults) if faults > 0 else 1.0
 
 
-def broken(name: str, offenders: list[Any], bad: str, good: str, **details: Any) -> Check:
+def plural(count: int, noun: str) -> str:
+    """`1 fault`, `2 faults`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def broken(offenders: list[Any], bad: str, good: str, **details: Any) -> Finding:
     """Invalid with the first offenders as examples, or valid when there are none."""
     if offenders:
-        return Check(name, "invalid", bad, {"count": len(offenders), **details}, offenders[:EXAMPLES])
-    return Check(name, "valid", good, {"count": 0, **details})
+        return Finding("invalid", bad, {"count": len(offenders), **details}, offenders[:EXAMPLES])
+    return Finding("valid", good, {"count": 0, **details})

@@ -3,33 +3,60 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
+from chaos.judge.promise import promise
 from chaos.load.workload import Workload
-from chaos.record.history import Guards, Planned
-from chaos.scenarios.scenario import Scenario, nothing
+from chaos.record.aim import worker
+from chaos.record.history import Run
+from chaos.record.plan import Guards, Planned
+from chaos.record.verdict import Finding, broken
+from chaos.scenarios.scenario import Scenario, nothing, usual
 
 
 def _one_kill(rng: random.Random, _: float) -> list[Planned]:
-    return [Planned(rng.uniform(0, 0.5), "kill", "worker-1", 7.5, {"when_busy": True})]
+    return [Planned(rng.uniform(0, 0.5), "kill", worker(1), 7.5, {"when_busy": True})]
+
+
+@promise("exactly-once", source='DESIGN "body count … predicted from its payload"')
+def exactly_once(run: Run) -> Finding:
+    """Where nothing is broken, a body runs as often as its payload foretells: once, and once for each failure."""
+    foretold = {job: _foretold(submit.value, run.settings.max_attempts) for job, submit in run.accepted.items()}
+    ran = {job: len(run.executions.get(job, ())) for job in foretold}
+    wrong = [{"id": job, "ran": ran[job], "foretold": n} for job, n in foretold.items() if ran[job] != n]
+    return broken(
+        wrong,
+        f"{len(wrong)} of {len(ran)} bodies did not run as often as their payloads foretell",
+        f"{sum(ran.values())} runs of {len(ran)} bodies, as many as their payloads foretell",
+    )
+
+
+def _foretold(submit: dict[str, Any], most: int) -> int:
+    """How many attempts the submitted job takes, of at most so many."""
+    match submit["type"]:
+        case "FAIL":
+            return most
+        case "FLAKY":
+            return min(most, 1 + int(submit["payload"]["failures"]))
+        case _:
+            return 1
 
 
 SCENARIOS = (
     Scenario(
         name="calm",
         claim="without any fault every job runs exactly once; what this run shows is the harness's own noise",
-        plan=nothing,
-        seconds=10.0,
-        jobs=300,
+        faults=nothing,
+        settings=usual(duration=10.0, jobs=300),
         guards=Guards(faults=0, overlap=False),
+        promises=(exactly_once,),
     ),
     Scenario(
         name="burst",
         claim="2,000 jobs at once are all carried out though a worker dies in the middle",
-        plan=_one_kill,
-        seconds=10.0,
-        load=lambda jobs, _: Workload(jobs, 1.0, sleep_seconds=(0.1, 0.5)),
-        jobs=2_000,
-        steady_seconds=1.0,
+        faults=_one_kill,
+        settings=usual(duration=10.0, jobs=2_000, steady_seconds=1.0),
+        load=lambda settings: Workload(settings, seconds=1.0, sleep_seconds=(0.1, 0.5)),
         guards=Guards(faults=1, redelivery=True),
     ),
 )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 
 from chaos.load.workload import Workload
-from chaos.record.history import Guards, Planned
-from chaos.scenarios.scenario import Scenario, both, rounds
+from chaos.record.aim import POSTGRES
+from chaos.record.plan import Guards, Planned
+from chaos.scenarios.scenario import Scenario, everyone, rounds, usual
 
 
 def _restarted(rng: random.Random, seconds: float) -> list[Planned]:
     """Kill every process of the server and start it again: crash recovery from the write-ahead log."""
-    return [Planned(at + rng.uniform(0, 1), "kill", "postgres", 2.0) for at in rounds(seconds, 10.0)]
+    return [Planned(at + rng.uniform(0, 1), "kill", POSTGRES, 2.0) for at in rounds(seconds, 10.0)]
 
 
 def _cut(rng: random.Random, seconds: float) -> list[Planned]:
@@ -19,7 +20,7 @@ def _cut(rng: random.Random, seconds: float) -> list[Planned]:
     planned: list[Planned] = []
     for n, start in enumerate(rounds(seconds, 12.0)):
         fault, length = (("partition.drop", 3.0), ("ack_lost", 3.0), ("partition.hold", 8.0))[n % 3]
-        planned += both([fault], start + rng.uniform(0, 1), "postgres", length)
+        planned += everyone(fault, start + rng.uniform(0, 1), POSTGRES, length)
     return planned
 
 
@@ -27,20 +28,17 @@ SCENARIOS = (
     Scenario(
         name="postgres-restarted",
         claim="a crash of PostgreSQL loses no accepted job and overwrites no final status",
-        plan=_restarted,
-        seconds=20.0,
+        faults=_restarted,
+        settings=usual(duration=20.0, sample_seconds=0.05, drain_seconds=90.0),
         # In crowds, with nothing submitted between them: no insert's flush carries what was settled to the disk.
-        load=lambda jobs, seconds: Workload(jobs, seconds, bursts=4),
-        sample_seconds=0.05,
+        load=lambda settings: Workload(settings, bursts=4),
         guards=Guards(faults=2),
-        drain_seconds=90.0,
     ),
     Scenario(
         name="postgres-cut",
         claim="requests cut off from PostgreSQL are safe to repeat: one key, one job, nothing lost",
-        plan=_cut,
-        seconds=36.0,
+        faults=_cut,
+        settings=usual(duration=36.0, drain_seconds=90.0),
         guards=Guards(faults=3),
-        drain_seconds=90.0,
     ),
 )

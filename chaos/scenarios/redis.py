@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
-from chaos.record.history import Guards, Planned
-from chaos.scenarios.scenario import Scenario, both, rounds
+from chaos.record.aim import REDIS
+from chaos.record.plan import Guards, Planned
+from chaos.scenarios.scenario import Scenario, everyone, rounds, usual
 
 CUT_SECONDS = 5.0
 
@@ -15,14 +16,13 @@ def _partitioned(rng: random.Random, seconds: float) -> list[Planned]:
     planned: list[Planned] = []
     for n, start in enumerate(rounds(seconds, 8.0)):
         at, fault = start + rng.uniform(0, 1), ("partition.hold", "partition.drop")[n % 2]
-        everyone = both([fault], at, "redis", CUT_SECONDS)
-        planned += everyone if n % 2 else everyone[:1]
+        planned += everyone(fault, at, REDIS, CUT_SECONDS, ("worker", "api") if n % 2 else ("worker",))
     return planned
 
 
 def _flushed(rng: random.Random, seconds: float) -> list[Planned]:
     """FLUSHALL again and again, with jobs queued, running and waiting for a retry."""
-    return [Planned(at + rng.uniform(0, 1), "flush", "redis", 0.0) for at in rounds(seconds, 5.0)]
+    return [Planned(at + rng.uniform(0, 1), "flush", REDIS, 0.0) for at in rounds(seconds, 5.0)]
 
 
 def _unanswered(rng: random.Random, seconds: float) -> list[Planned]:
@@ -30,42 +30,42 @@ def _unanswered(rng: random.Random, seconds: float) -> list[Planned]:
     planned: list[Planned] = []
     for n, start in enumerate(rounds(seconds, 6.0)):
         fault = ("ack_lost", "ack_lost.close", "torn_reply")[n % 3]
-        planned += both([fault], start + rng.uniform(0, 1), "redis", 4.0)
+        planned += everyone(fault, start + rng.uniform(0, 1), REDIS, 4.0)
     return planned
 
 
 def _restarted(rng: random.Random, seconds: float) -> list[Planned]:
     """Kill the server; it comes back with what its append-only file held."""
-    return [Planned(at + rng.uniform(0, 1), "kill", "redis", 2.0) for at in rounds(seconds, 8.0)]
+    return [Planned(at + rng.uniform(0, 1), "kill", REDIS, 2.0) for at in rounds(seconds, 8.0)]
 
 
 SCENARIOS = (
     Scenario(
         name="redis-partition",
         claim="live workers cut from Redis for 5 s neither lose nor repeat a job",
-        plan=_partitioned,
-        seconds=24.0,
+        faults=_partitioned,
+        settings=usual(duration=24.0),
         guards=Guards(faults=2),
     ),
     Scenario(
         name="redis-flushed",
         claim="after FLUSHALL every job still reaches its final status, and the DLQ is exact again",
-        plan=_flushed,
-        seconds=20.0,
+        faults=_flushed,
+        settings=usual(duration=20.0),
         guards=Guards(faults=2),
     ),
     Scenario(
         name="redis-ack-lost",
         claim="commands that Redis ran but never confirmed neither lose nor repeat a job",
-        plan=_unanswered,
-        seconds=18.0,
+        faults=_unanswered,
+        settings=usual(duration=18.0),
         guards=Guards(faults=2),
     ),
     Scenario(
         name="redis-restarted",
         claim="a crash of the Redis server neither loses nor repeats a job",
-        plan=_restarted,
-        seconds=16.0,
+        faults=_restarted,
+        settings=usual(duration=16.0),
         guards=Guards(faults=2),
     ),
 )

@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 
 from chaos.load.workload import Workload
-from chaos.record.history import Guards, Planned
-from chaos.scenarios.scenario import Scenario, nothing, rounds
+from chaos.record.aim import worker
+from chaos.record.plan import Guards, Planned
+from chaos.scenarios.scenario import Scenario, nothing, rounds, usual
 
 
 def _killed(rng: random.Random, seconds: float) -> list[Planned]:
     """Kill the two workers in turn while they are busy; only the other one can rescue, as the dead stay dead longer."""
     return [
-        Planned(at + rng.uniform(0, 1), "kill", f"worker-{1 + n % 2}", 7.5, {"when_busy": True})
+        Planned(at + rng.uniform(0, 1), "kill", worker(1 + n % 2), 7.5, {"when_busy": True})
         for n, at in enumerate(rounds(seconds, 10.0))
     ]
 
@@ -20,7 +21,7 @@ def _killed(rng: random.Random, seconds: float) -> list[Planned]:
 def _paused(rng: random.Random, seconds: float) -> list[Planned]:
     """Freeze a busy worker for twice its lease: the other takes its jobs, then the zombie wakes with its outcomes."""
     return [
-        Planned(at + rng.uniform(0, 1), "pause", f"worker-{1 + n % 2}", 10.0, {"when_busy": True})
+        Planned(at + rng.uniform(0, 1), "pause", worker(1 + n % 2), 10.0, {"when_busy": True})
         for n, at in enumerate(rounds(seconds, 13.0))
     ]
 
@@ -28,57 +29,53 @@ def _paused(rng: random.Random, seconds: float) -> list[Planned]:
 def _terminated(rng: random.Random, seconds: float) -> list[Planned]:
     """A rolling restart under load: SIGTERM, and a new process as soon as the old one has gone."""
     return [
-        Planned(at + rng.uniform(0, 1), "term", f"worker-{1 + n % 2}", 0.5, {"when_busy": True})
+        Planned(at + rng.uniform(0, 1), "term", worker(1 + n % 2), 0.5, {"when_busy": True})
         for n, at in enumerate(rounds(seconds, 6.0))
     ]
 
 
 # Mostly long jobs, so that a crash finds company: what the poison would take to the dead letters with it.
-POISONED = (("SLEEP", 40), ("NOOP", 10), ("FAIL", 2), ("CRASH", 2))
-BLOCKING = (("NOOP", 5), ("BLOCK", 1))
+POISONED = {"SLEEP": 40, "NOOP": 10, "FAIL": 2, "CRASH": 2}
+BLOCKING = {"NOOP": 5, "BLOCK": 1}
 
 SCENARIOS = (
     Scenario(
         name="worker-killed",
         claim="a worker killed with kill -9 loses no job, and its jobs restart within lease + 1 s",
-        plan=_killed,
-        seconds=30.0,
+        faults=_killed,
+        settings=usual(duration=30.0),
         guards=Guards(faults=2, redelivery=True),
     ),
     Scenario(
         name="worker-paused",
         claim="a worker frozen past its lease cannot overwrite what another worker settled",
-        plan=_paused,
-        seconds=26.0,
+        faults=_paused,
+        settings=usual(duration=26.0),
         guards=Guards(faults=1, redelivery=True),
     ),
     Scenario(
         name="worker-terminated",
         claim="a rolling restart under load loses nothing and burns no attempt",
-        plan=_terminated,
-        seconds=24.0,
-        environment={"SCHEDULER_GRACE_SECONDS": "1"},
+        faults=_terminated,
+        settings=usual(duration=24.0, grace_seconds=1.0),
         guards=Guards(faults=3, redelivery=True),
     ),
     Scenario(
         name="worker-poisoned",
         claim="a job that kills every worker it meets ends in the DLQ once, and takes no other job with it",
-        plan=nothing,  # the poison jobs are the faults
-        seconds=20.0,
-        load=lambda jobs, _: Workload(jobs, 2.0, POISONED, sleep_seconds=(2.0, 3.0)),
-        jobs=60,
+        faults=nothing,  # the poison jobs are the faults
+        settings=usual(duration=20.0, jobs=60, drain_seconds=120.0, supervised=True),
+        load=lambda settings: Workload(settings, seconds=2.0, mix=POISONED, sleep_seconds=(2.0, 3.0)),
         guards=Guards(faults=2, overlap=False, redelivery=True),
-        drain_seconds=120.0,
-        supervised=True,
     ),
     Scenario(
         name="worker-blocked",
         claim="a body that blocks its worker's event loop for longer than the lease runs once",
-        plan=nothing,  # the blocking bodies are the faults
-        seconds=20.0,
-        load=lambda jobs, seconds: Workload(jobs, 0.75 * seconds, BLOCKING, sleep_seconds=(6.0, 8.0)),
-        jobs=80,
+        faults=nothing,  # the blocking bodies are the faults
+        settings=usual(duration=20.0, jobs=80, drain_seconds=120.0),
+        load=lambda settings: Workload(
+            settings, seconds=0.75 * settings.load_seconds, mix=BLOCKING, sleep_seconds=(6.0, 8.0)
+        ),
         guards=Guards(faults=2, overlap=False),
-        drain_seconds=120.0,
     ),
 )

@@ -1,7 +1,7 @@
 """Many runs at a time: each lane is a process with servers of its own, which carries out one run after another.
 
 The runs of one lane share its servers, each with a fresh database and an empty Redis, so none pays for starting them.
-A lane that fails is started again; one whose parent is gone ends after its run.
+A lane that fails is started again; one whose parent is gone stops as at Ctrl-C.
 """
 
 from __future__ import annotations
@@ -9,26 +9,27 @@ from __future__ import annotations
 import os
 import queue
 import select
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from signal import SIGTERM
 
 import msgspec
 from rich.console import Console
 
 from chaos.console import Progress
 from chaos.errors import ChaosError
-from chaos.experiment import Options, carry_out
+from chaos.experiment import carry_out
+from chaos.planning import Options, resolve
+from chaos.rack.python import python_path
 from chaos.rack.servers import Servers
 from chaos.record.runs import RUNS
-from chaos.scenarios.scenario import Scenario
+from chaos.scenarios import find
 from scheduler import SchedulerError
+from scheduler.embedded import Child, Crew, Launch
 
-ROOT = Path(__file__).parent.parent.parent
 STOP_SECONDS, TRIAL_SECONDS = 90.0, 900.0
 
 
@@ -53,31 +54,13 @@ class Ended(msgspec.Struct, frozen=True):
     faults: int = 0
 
 
-def scenario_for(trial: Trial) -> tuple[Scenario, str]:
-    """The scenario as its control wants it, and the processes that the control breaks."""
-    from chaos.controls.control import find as find_control
-    from chaos.scenarios import find
-
-    scenario = find(trial.scenario)
-    if trial.control is None:
-        return scenario, ""
-    control = find_control(trial.control)
-    return control.adapt(scenario), control.on
-
-
 def carry_out_trial(trial: Trial, servers: Servers) -> Ended:
     """One run without a word. A failure of the harness is an outcome, not an exception."""
-    scenario, on = scenario_for(trial)
-    options = Options(
-        seed=trial.seed,
-        control=trial.control,
-        control_on=on,
-        pace=trial.pace,
-        runs=Path(trial.runs),
-    )
+    options = Options(seed=trial.seed, control=trial.control, pace=trial.pace)
     try:
+        plan = resolve(find(trial.scenario), options)
         with Progress(Console(quiet=True)) as silent:
-            result = carry_out(scenario, options, silent, servers)
+            result = carry_out(plan, silent, servers, runs_dir=Path(trial.runs))
     except (ChaosError, SchedulerError, OSError) as error:
         return Ended(trial, "the harness failed", error=str(error))
     judgement = result.judgement
@@ -105,86 +88,84 @@ def run_all(trials: Sequence[Trial], lanes: int, tell: Callable[[Ended], Sequenc
     for trial in trials:
         wanted.put(trial)
     stopping = threading.Event()
-    crew = [threading.Thread(target=_keep_lane, args=(wanted, ended, stopping)) for _ in range(min(lanes, left))]
-    for thread in crew:
-        thread.start()
-    try:
-        while left:
-            one = ended.get()
-            more = tell(one) or ()
-            left += len(more) - 1
-            for trial in more:
-                wanted.put(trial)
-    except BaseException:
-        stopping.set()
-        raise
-    finally:
-        for _ in crew:
-            wanted.put(None)
-        for thread in crew:
-            thread.join(STOP_SECONDS)
+    with Crew(STOP_SECONDS) as crew:
+        keepers = [
+            threading.Thread(target=_keep_lane, args=(crew, f"lane-{number}", wanted, ended, stopping))
+            for number in range(min(lanes, left))
+        ]
+        for keeper in keepers:
+            keeper.start()
+        try:
+            while left:
+                one = ended.get()
+                more = tell(one) or ()
+                left += len(more) - 1
+                for trial in more:
+                    wanted.put(trial)
+        except BaseException:
+            stopping.set()  # first: a lane that is started after the signals is given no trial
+            for lane in list(crew.children.values()):
+                lane.signal(SIGTERM)
+            raise
+        finally:
+            for _ in keepers:
+                wanted.put(None)
+            for keeper in keepers:
+                keeper.join(STOP_SECONDS)
 
 
 def _keep_lane(
-    wanted: queue.SimpleQueue[Trial | None], ended: queue.SimpleQueue[Ended], stopping: threading.Event
+    crew: Crew,
+    name: str,
+    wanted: queue.SimpleQueue[Trial | None],
+    ended: queue.SimpleQueue[Ended],
+    stopping: threading.Event,
 ) -> None:
     try:
         while not stopping.is_set():
-            with _lane(stopping) as lane:
-                while (trial := wanted.get()) is not None:
+            lane = crew.start(_launch(name))
+            try:
+                while not stopping.is_set() and (trial := wanted.get()) is not None:
                     one = _ask(lane, trial)
                     ended.put(one)
                     if one.path is None:
                         break  # whatever went wrong, the next run gets a fresh lane
                 else:
                     return
+            finally:
+                _dismiss(lane)
     except OSError as error:  # no lane can be started: whoever waits for these ends must hear of it
         while (trial := wanted.get()) is not None:
             ended.put(Ended(trial, "the harness failed", error=f"no lane: {error}"))
 
 
-def _ask(lane: subprocess.Popen[bytes], trial: Trial) -> Ended:
-    assert lane.stdin is not None
-    assert lane.stdout is not None
+def _launch(name: str) -> Launch:
+    """A lane finds what we find, in our folder; when we are killed it is asked to stop, as at Ctrl-C."""
+    environment = os.environ | {"PYTHONPATH": python_path()}
+    words = [sys.executable, "-m", "chaos", "lane"]
+    return Launch(name, words, environment=environment, folder=".", dies_by=SIGTERM, piped=True)
+
+
+def _ask(lane: Child, trial: Trial) -> Ended:
+    ask, answer = lane.process.stdin, lane.process.stdout
+    assert ask is not None
+    assert answer is not None
     try:
-        lane.stdin.write(msgspec.json.encode(trial) + b"\n")
-        lane.stdin.flush()
-        if not select.select([lane.stdout], [], [], TRIAL_SECONDS)[0]:
-            lane.terminate()
+        ask.write(msgspec.json.encode(trial) + b"\n")
+        ask.flush()
+        if not select.select([answer], [], [], TRIAL_SECONDS)[0]:
+            lane.signal(SIGTERM)
             return Ended(trial, "the harness failed", error=f"no end within {TRIAL_SECONDS:g} s; its lane was stopped")
-        return msgspec.json.decode(lane.stdout.readline(), type=Ended)
+        return msgspec.json.decode(answer.readline(), type=Ended)
     except (OSError, msgspec.DecodeError) as error:
         return Ended(trial, "the harness failed", error=f"its lane ended: {error}")
 
 
-@contextmanager
-def _lane(stopping: threading.Event) -> Iterator[subprocess.Popen[bytes]]:
-    """The process; interrupted when the whole is, and waited for: it has faults to heal and children to stop."""
-    lane = subprocess.Popen(
-        [sys.executable, "-m", "chaos", "lane"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])},
-        start_new_session=True,  # Ctrl-C reaches the parent alone, which passes it on
-    )
-    done = threading.Event()
-    watch = threading.Thread(target=_pass_on, args=(lane, stopping, done))
-    watch.start()
+def _dismiss(lane: Child) -> None:
+    """No more trials for it; it is waited for: it has faults to heal and children to stop."""
     try:
-        yield lane
-    finally:
-        done.set()
-        watch.join()
-        try:
-            lane.communicate(timeout=STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            sys.stderr.write(f"a lane did not end within {STOP_SECONDS:g} s and was killed\n")
-            lane.kill()  # what it started ends with it
-            lane.communicate()
-
-
-def _pass_on(lane: subprocess.Popen[bytes], stopping: threading.Event, done: threading.Event) -> None:
-    while not done.wait(0.1):
-        if stopping.is_set() and lane.poll() is None:
-            lane.send_signal(signal.SIGTERM)
-            return
+        lane.process.communicate(timeout=STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        sys.stderr.write(f"a lane did not end within {STOP_SECONDS:g} s and was killed\n")
+        lane.kill()  # what it started ends with it
+        lane.process.communicate()

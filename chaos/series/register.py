@@ -15,9 +15,12 @@ from pathlib import Path
 import msgspec
 
 from chaos.errors import UsageError
-from chaos.record.history import Manifest
+from chaos.judge import PROMISES
+from chaos.judge.guards import GUARDS
+from chaos.record.plan import Manifest
 from chaos.record.runs import load_judgement, load_manifest
 from chaos.record.verdict import Judgement, loss_bound
+from chaos.scenarios import SCENARIOS
 from chaos.series.campaign import Tried
 
 ROOT = Path(__file__).parent.parent.parent
@@ -37,7 +40,7 @@ class Result(msgspec.Struct, frozen=True):
     seeds: str
 
 
-class Promise(msgspec.Struct, frozen=True):
+class Claim(msgspec.Struct, frozen=True):
     """`scenarios` may be patterns (`kill@*`); `tests` are node ids; `checks` judge; `controls` must be caught."""
 
     name: str
@@ -75,13 +78,13 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class Register(msgspec.Struct, frozen=True):
-    promises: list[Promise]
+    promises: list[Claim]
     controls: list[ControlResult] = []
     measured: Origin | None = None
 
     def attacks(self, scenario: str) -> bool:
         """Whether any promise is attacked by it."""
-        return any(promise.is_attacked_by(scenario) for promise in self.promises)
+        return any(claim.is_attacked_by(scenario) for claim in self.promises)
 
 
 def load(path: Path = REGISTER) -> Register:
@@ -100,23 +103,23 @@ def with_results(register: Register, folders: Iterable[str], tried: Sequence[Tri
     return Register(promises, list(rows.values()), _origin([manifest for manifest, _ in judged]) or register.measured)
 
 
-def _with_result(promise: Promise, judged: list[tuple[Manifest, Judgement]]) -> Promise:
-    mine = [(manifest, judgement) for manifest, judgement in judged if promise.is_attacked_by(manifest.scenario)]
+def _with_result(claim: Claim, judged: list[tuple[Manifest, Judgement]]) -> Claim:
+    mine = [(manifest, judgement) for manifest, judgement in judged if claim.is_attacked_by(manifest.scenario)]
     if not mine:
-        return promise
+        return claim
     duplicated: Counter[str] = Counter()
     violations = lost = 0
     for _, judgement in mine:
         for check in judgement.checks:
-            violations += check.details.get("count", 0) if check.name in promise.checks else 0
+            violations += check.details.get("count", 0) if check.name in claim.checks else 0
             lost += len(check.details.get("lost", ())) if check.name == "at-least-once" else 0
             if check.name == "repetition":
-                duplicated.update(check.details["causes"])
+                duplicated.update(check.details.get("causes", {}))
     duplicated.pop("retry", None)
     faults = sum(judgement.faults for _, judgement in mine)
     seeds = sorted({manifest.seed for manifest, _ in mine})
     return msgspec.structs.replace(
-        promise,
+        claim,
         result=Result(
             len(mine),
             faults,
@@ -168,9 +171,9 @@ def promise_table(register: Register) -> str:
     return "\n".join([*lines, "", _caption(register)])
 
 
-def _attackers(promise: Promise) -> str:
-    named = [name for name in promise.scenarios if "*" not in name]
-    commands = [f"`{name}`" for name in named] + ["`chaos points`"] * any("*" in name for name in promise.scenarios)
+def _attackers(claim: Claim) -> str:
+    named = [name for name in claim.scenarios if "*" not in name]
+    commands = [f"`{name}`" for name in named] + ["`chaos points`"] * any("*" in name for name in claim.scenarios)
     return ", ".join(commands)
 
 
@@ -222,6 +225,14 @@ def evidence_table(register: Register) -> str:
     return "\n".join(lines)
 
 
+def check_table(register: Register) -> str:
+    """Every check with what it demands and where that comes from; guards are those that end a run as unknown."""
+    own = [(each, f"`{name}`") for name, scenario in SCENARIOS.items() for each in scenario.promises]
+    rows = [*((each, "all") for each in PROMISES), *own, *((each, "all, as a guard") for each in GUARDS)]
+    lines = [f"| `{each.name}` | {each.sentence} | {scenarios} | {each.source} |" for each, scenarios in rows]
+    return "\n".join(["| check | what it demands | scenarios | source |", "|---|---|---|---|", *lines])
+
+
 def _listed(names: list[str]) -> str:
     return ", ".join(f"`{name.rpartition('::')[2]}`" for name in names) or "none"
 
@@ -231,6 +242,7 @@ TABLES = {
     ROOT / "docs" / "guarantees.md": {
         "promises": promise_table,
         "evidence": evidence_table,
+        "checks": check_table,
         "controls": control_table,
     },
 }

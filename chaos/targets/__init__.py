@@ -1,1 +1,1 @@
-"""The queues under test: what start, submit, observe, look, wipe and stop mean for each. Ours is the first."""
+"""The queues under test: the seam that says what the harness needs of one, and ours, the first."""

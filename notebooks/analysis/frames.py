@@ -18,7 +18,8 @@ import pandas as pd
 
 from chaos.errors import RunUnreadable
 from chaos.judge import recovery
-from chaos.record.history import NEMESIS, Call, Final, Manifest, Operation, Run, Sample, Window, calls, logical
+from chaos.record.history import NEMESIS, Call, Final, Operation, Run, Sample, Window, calls, logical
+from chaos.record.plan import Manifest
 from chaos.record.runs import load_judgement, load_run
 from chaos.record.verdict import Judgement
 

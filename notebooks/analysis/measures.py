@@ -107,7 +107,7 @@ def retry_delays(frames: Frames) -> pd.DataFrame:
     found = frames.executions[frames.executions["outcome"] == "error"].dropna(subset="next_start_s").copy()
     found["retry"] = found["attempt"].astype("int64")
     found["observed_s"] = found["next_start_s"] - found["end_s"]
-    found["promised_s"] = settings.backoff_base_seconds * 2.0 ** (found["retry"] - 1)
+    found["promised_s"] = settings.backoff_base_seconds * settings.backoff_factor ** (found["retry"] - 1)
     found["late_s"] = found["observed_s"] - found["promised_s"]
     return found[["job_id", "type", "retry", "end_s", "observed_s", "promised_s", "late_s"]]
 

@@ -136,9 +136,12 @@ def watermark(frames: Frames) -> Block:
 
 
 def reproduce(frames: Frames) -> Block:
-    """The command that runs this again: same scenario, same seed, same schedule of faults."""
+    """The command that makes the same plan again; what a property test made up is repeated by `chaos replay` alone."""
     manifest = frames.manifest
-    command = f"chaos run {manifest.scenario} --seed {manifest.seed}"
+    settings = manifest.settings
+    command = f"chaos run {manifest.scenario} --seed {manifest.seed} --jobs {settings.jobs}"
+    command += f" --duration {settings.duration!r} --pace {settings.pace!r}"
+    command += f" --control {settings.control}" if settings.control else ""
     return Block(f"<pre>{html.escape(command)}</pre>", command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -13,10 +14,9 @@ from scheduler.api.auth import OPEN_PATHS, Keys
 from scheduler.api.hot import App, HotPath
 from scheduler.api.parts import Parts
 from scheduler.api.problems import MEDIA_TYPE, from_error, printable, problem
-from scheduler.api.routes import router
-from scheduler.api.schemas import Problem
+from scheduler.api.routes import SHAPES, router
 from scheduler.errors import InvalidJob, SchedulerError
-from scheduler.facts.telemetry import logger
+from scheduler.facts.facts import REQUEST_FAILED, tell
 from scheduler.settings import Settings
 
 
@@ -34,7 +34,7 @@ def build_app(settings: Settings, parts: Parts) -> App:
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http)
     api.add_exception_handler(Exception, _unforeseen)
-    _document_problems(api)
+    _document(api)
 
     @api.middleware("http")
     async def authorize(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -48,15 +48,16 @@ def build_app(settings: Settings, parts: Parts) -> App:
     return HotPath(api, settings, parts.intake, parts.types, keys)
 
 
-def _document_problems(api: FastAPI) -> None:
-    """Put the Problem schema and the bearer scheme into the generated document."""
+def _document(api: FastAPI) -> None:
+    """Put the schemas of our structs and the bearer scheme into the generated document."""
     generate = api.openapi
 
     def openapi() -> dict[str, object]:
         if api.openapi_schema is None:
             document = generate()
             components = document.setdefault("components", {})
-            components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+            shapes = msgspec.json.schema_components(SHAPES, ref_template="#/components/schemas/{name}")[1]
+            components.setdefault("schemas", {}).update(shapes)
             components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{"key": []}, {}]
             api.openapi_schema = document
@@ -88,5 +89,5 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:
-    logger.error("request_failed", exc_info=error, extra={"facts": {"path": request.url.path}})
+    tell(REQUEST_FAILED, path=request.url.path, trace=error)
     return await _ours(request, SchedulerError("the server failed; its log says why"))

@@ -15,13 +15,14 @@ import msgspec
 
 from scheduler.api.auth import Keys
 from scheduler.api.problems import from_error
-from scheduler.api.schemas import JobBody, new_job, read_batch, read_job
+from scheduler.api.schemas import SubmittedBatch, SubmittedJob, read_batch, read_job
 from scheduler.api.types import Types
 from scheduler.errors import InvalidJob, PayloadTooLarge, SchedulerError
-from scheduler.facts.telemetry import logger
+from scheduler.facts.facts import REQUEST_FAILED, tell
 from scheduler.jobs.job import IdSequence, NewJob, id_text
 from scheduler.settings import Settings
 from scheduler.submission.intake import Intake
+from scheduler.submission.submission import Submission
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -36,14 +37,8 @@ class HotPath:
     """An ASGI app that answers the two POSTs itself and passes everything else on to `behind`."""
 
     def __init__(self, behind: App, settings: Settings, intake: Intake, types: Types, keys: Keys) -> None:
-        self._behind, self._settings, self._intake, self._types, self._keys = (
-            behind,
-            settings,
-            intake,
-            types,
-            keys,
-        )
-        self._ids = IdSequence()
+        self._behind, self._settings, self._keys = behind, settings, keys
+        self._intake, self._types, self._ids = intake, types, IdSequence()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         handle = None
@@ -58,8 +53,8 @@ class HotPath:
             status, body, more = await handle(headers, receive)
         except SchedulerError as error:
             status, body, more = from_error(error)
-        except Exception:
-            logger.exception("request_failed", extra={"facts": {"path": scope["path"]}})
+        except Exception as error:
+            tell(REQUEST_FAILED, path=scope["path"], trace=error)
             status, body, more = from_error(SchedulerError("the server failed; its log says why"))
         pairs = [(b"content-length", str(len(body)).encode())]
         pairs += [(name.encode(), value.encode("latin-1")) for name, value in more.items()]
@@ -68,51 +63,42 @@ class HotPath:
 
     async def _submit(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[int, bytes, dict[str, str]]:
         limit = self._settings.max_payload_bytes + ROOM_AROUND_PAYLOAD
-        body = read_job(await read_body(headers, receive, limit))
-        header_key = headers.get(b"idempotency-key")
-        [job] = await self._checked([body], "", header_key.decode("latin-1") if header_key else None)
+        asked = read_job(await read_body(headers, receive, limit))
+        if key := headers.get(b"idempotency-key", b"").decode("latin-1"):
+            if asked.idempotency_key not in (None, key):
+                raise InvalidJob("idempotency_key", "differs from the Idempotency-Key header; send one of them")
+            asked = msgspec.structs.replace(asked, idempotency_key=key)
+        [job] = await self._jobs([asked], "")
         [receipt] = await self._intake.submit([job])
         text = id_text(receipt.id)
-        answer = {"id": text, "status": receipt.status, "type": job.type, "max_attempts": job.max_attempts}
+        answer = SubmittedJob(text, receipt.status, job.type, job.max_attempts)
         more = {"content-type": "application/json", "location": f"/jobs/{text}"}
         return 200 if receipt.is_repeat else 202, msgspec.json.encode(answer), more
 
     async def _submit_batch(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[int, bytes, dict[str, str]]:
-        bodies = read_batch(await read_body(headers, receive, self._settings.max_request_bytes))
+        asked = read_batch(await read_body(headers, receive, self._settings.max_request_bytes))
         if b"idempotency-key" in headers:
             raise InvalidJob("Idempotency-Key", "a batch takes idempotency_key in each job, not the header")
-        jobs = await self._checked(bodies, "jobs[{}].", None)
-        _refuse_repeated_keys(jobs)
-        receipts = await self._intake.submit(jobs)
-        answer = {"ids": [id_text(receipt.id) for receipt in receipts]}
+        receipts = await self._intake.submit(await self._jobs(asked, "jobs[{}]."))
+        answer = SubmittedBatch([id_text(receipt.id) for receipt in receipts])
         return 202, msgspec.json.encode(answer), {"content-type": "application/json"}
 
-    async def _checked(self, bodies: list[JobBody], prefix: str, header_key: str | None) -> list[NewJob]:
-        settings = self._settings
-        ids = self._ids.take(len(bodies), time.time_ns(), os.urandom(8 * len(bodies)))
-        jobs = []
-        for n, (body, job_id) in enumerate(zip(bodies, ids, strict=True)):
-            at = prefix.format(n)
-            if body.type not in self._types:
-                await self._types.require(body.type, at + "type")
-            jobs.append(
-                new_job(
-                    body,
-                    job_id,
-                    max_attempts=settings.max_attempts,
-                    max_payload_bytes=settings.max_payload_bytes,
-                    prefix=at,
-                    header_key=header_key,
-                )
-            )
+    async def _jobs(self, asked: list[Submission], path: str) -> list[NewJob]:
+        """The jobs to store; `path` says where in the body the n-th one stands. Raises InvalidJob."""
+        ids = self._ids.take(len(asked), time.time_ns(), os.urandom(8 * len(asked)))
+        jobs: list[NewJob] = []
+        now, keys = time.time(), dict[str, int]()
+        for n, one in enumerate(asked):
+            try:
+                jobs.append(one.job(ids[n], now, self._settings))
+                if one.type not in self._types:
+                    await self._types.require(one.type, "type")
+            except InvalidJob as error:
+                error.field = path.format(n) + error.field
+                raise
+            if (key := one.idempotency_key) and keys.setdefault(key, n) != n:
+                raise InvalidJob(f"jobs[{n}].idempotency_key", f"repeats that of jobs[{keys[key]}]")
         return jobs
-
-
-def _refuse_repeated_keys(jobs: list[NewJob]) -> None:
-    seen: dict[str, int] = {}
-    for n, job in enumerate(jobs):
-        if job.idempotency_key and seen.setdefault(job.idempotency_key, n) != n:
-            raise InvalidJob(f"jobs[{n}].idempotency_key", f"repeats that of jobs[{seen[job.idempotency_key]}]")
 
 
 async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes:
@@ -122,18 +108,15 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -
         raise PayloadTooLarge("body", int(declared), limit, "send less at once")
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            message = await receive()
-            if not message.get("more_body"):
-                return bytes(message.get("body", b""))
-            parts, size = [message["body"]], len(message["body"])
-            while message.get("more_body"):
+            parts, size, more = list[bytes](), 0, True
+            while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise InvalidJob("body", "the connection ended before the body did", status=400)
                 parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > limit:
+                if (size := size + len(parts[-1])) > limit:
                     raise PayloadTooLarge("body", size, limit, "send less at once")
+                more = message.get("more_body", False)
             return b"".join(parts)
     except TimeoutError as error:
         raise InvalidJob("body", f"did not arrive within {BODY_SECONDS:g} s", status=408) from error

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
-import msgspec
+from msgspec import Struct
+from msgspec.structs import asdict
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from scheduler.errors import StoreUnavailable
-from scheduler.facts.telemetry import COUNTED, tally
-from scheduler.jobs.job import id_text
+from scheduler.facts.facts import FACTS, tally
+from scheduler.storage.rows import LiveWorker
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
 
@@ -35,81 +37,77 @@ _GAUGES = {
 }
 
 
+class Stats(Struct, frozen=True):
+    """Figures of now; those of Redis are None while it is out of reach."""
+
+    backlog: int
+    due: int
+    waiting: int
+    processing: int
+    oldest_due_seconds: float
+    dlq: int
+    stream: int | None
+    pending: int | None
+    retry: int | None
+    workers: list[LiveWorker]
+
+
 class Gauges:
+    """The figures, read again when they are older than FRESH_SECONDS."""
+
     def __init__(self, store: Store, stream: Stream) -> None:
         self._store, self._stream = store, stream
         self._lock = asyncio.Lock()
         self._read_at = -1e9
-        self._stats: dict[str, Any] = {}
+        self._stats: Stats | None = None
 
-    async def stats(self) -> dict[str, Any]:
-        """Raises StoreUnavailable without PostgreSQL; without Redis its three figures are None."""
+    async def stats(self) -> Stats:
+        """Raises StoreUnavailable without PostgreSQL."""
         async with self._lock:
-            if time.monotonic() - self._read_at > FRESH_SECONDS:
+            if self._stats is None or time.monotonic() - self._read_at > FRESH_SECONDS:
                 self._stats = await self._read()
                 self._read_at = time.monotonic()
             return self._stats
 
-    async def _read(self) -> dict[str, Any]:
-        due, waiting, processing, oldest = await self._store.live_counts(COUNT_LIMIT)
-        try:
+    async def _read(self) -> Stats:
+        live = await self._store.live_counts(COUNT_LIMIT)
+        redis: dict[str, Any] = dict.fromkeys(("stream", "pending", "retry"))
+        with suppress(StoreUnavailable):
             lengths = await self._stream.lengths()
-            redis: dict[str, int | None] = {
-                "stream": lengths.stream,
-                "pending": lengths.pending,
-                "retry": lengths.retry,
-            }
-        except StoreUnavailable:
-            redis = dict.fromkeys(("stream", "pending", "retry"))
-        workers = [
-            {
-                "id": id_text(worker.id),
-                "name": worker.name,
-                "age_seconds": round(worker.age_seconds, 3),
-                "types": list(worker.types),
-                "counters": msgspec.json.decode(worker.counters),
-            }
-            for worker in await self._store.workers()
-        ]
-        return {
-            "backlog": due + waiting + processing,
-            "due": due,
-            "waiting": waiting,
-            "processing": processing,
-            "oldest_due_seconds": round(oldest, 3),
-            "dlq": await self._store.dead_count(),
+            redis = {name: getattr(lengths, name) for name in redis}
+        return Stats(
+            **asdict(live),
             **redis,
-            "workers": workers,
-        }
+            backlog=live.due + live.waiting + live.processing,
+            dlq=await self._store.dead_count(),
+            workers=await self._store.workers(),
+        )
 
     async def exposition(self) -> bytes:
         """The Prometheus text. Counters are this API process's and, by the label `process`, each live worker's."""
         registry = CollectorRegistry()
-        try:
-            stats: dict[str, Any] | None = await self.stats()
-        except StoreUnavailable:
-            stats = None
+        stats: Stats | None = None
+        with suppress(StoreUnavailable):
+            stats = await self.stats()
         registry.register(_Snapshot(stats))
         return generate_latest(registry)
 
 
 class _Snapshot:
-    def __init__(self, stats: dict[str, Any] | None) -> None:
+    def __init__(self, stats: Stats | None) -> None:
         self._stats = stats
 
     def collect(self) -> Any:
-        up = GaugeMetricFamily("scheduler_postgres_up", "1 when PostgreSQL answered")
-        up.add_metric([], 0 if self._stats is None else 1)
-        yield up
+        yield GaugeMetricFamily("scheduler_postgres_up", "1 when PostgreSQL answered", value=self._stats is not None)
         processes: dict[str, Any] = {"api": Counter(tally)}
-        if self._stats is not None:
-            processes |= {worker["name"]: worker["counters"] for worker in self._stats["workers"]}
-            yield GaugeMetricFamily("scheduler_workers", "live workers", value=len(self._stats["workers"]))
+        if stats := self._stats:
+            processes |= {worker.name: worker.counters for worker in stats.workers}
+            yield GaugeMetricFamily("scheduler_workers", "live workers", value=len(stats.workers))
             for field, (name, help) in _GAUGES.items():
-                if self._stats[field] is not None:
-                    yield GaugeMetricFamily(name, help, value=self._stats[field])
-        for event, help in COUNTED.items():
-            family = CounterMetricFamily(f"scheduler_{event}", help, labels=["process"])
+                if (value := getattr(stats, field)) is not None:
+                    yield GaugeMetricFamily(name, help, value=value)
+        for fact in (each for each in FACTS if each.counted):
+            family = CounterMetricFamily(f"scheduler_{fact.name}", fact.unit, labels=["process"])
             for process, counters in processes.items():
-                family.add_metric([process], counters.get(event, 0))
+                family.add_metric([process], counters.get(fact.name, 0))
             yield family

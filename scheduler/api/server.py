@@ -10,7 +10,7 @@ import uvicorn
 
 from scheduler.api.hot import App
 from scheduler.errors import ConfigurationError
-from scheduler.facts.telemetry import emit
+from scheduler.facts.facts import API_LISTENING, tell
 from scheduler.settings import Settings
 
 
@@ -50,5 +50,6 @@ class Server(uvicorn.Server):
             raise ConfigurationError(
                 f"cannot listen on {self._host}:{self._port}: {error.strerror}; {remedy}"
             ) from error
-        emit("api_listening", url=f"http://{self._host}:{listener.getsockname()[1]}")
+        listener.listen()  # from here on nobody is turned away; who comes before `serve` waits
+        tell(API_LISTENING, url=f"http://{self._host}:{listener.getsockname()[1]}")
         await self.serve([listener])

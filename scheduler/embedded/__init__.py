@@ -1,7 +1,8 @@
-"""Valkey and PostgreSQL for a host that has none running: programs from PATH, else from wheels.
+"""Valkey and PostgreSQL for a host that has none running, and any other process that is to end with this one.
 
-Servers listen on loopback only, keep every durability switch on and their data between starts, and die with
-the process that started them, however that one ends. One owner a data folder: a second start is refused.
+The servers are programs from PATH, else from wheels; they listen on loopback only, keep every durability switch on and
+their data between starts. All die with the process that started them, however that one ends. One owner a data folder: a
+second start is refused.
 Start-up blocks, with a deadline: call it before the event loop, or in a thread.
 """
 
@@ -10,13 +11,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from scheduler.embedded.crew import Child, Crew, Launch
 from scheduler.embedded.postgres import Postgres
-from scheduler.embedded.process import free_port, launch
+from scheduler.embedded.process import ChildFailed, free_port, is_free, launch, until
 from scheduler.embedded.program import Program
 from scheduler.embedded.redis import Redis
 from scheduler.embedded.server import Server, ServerFailed
 
 __all__ = [
+    "Child",
+    "ChildFailed",
+    "Crew",
+    "Launch",
     "Postgres",
     "Program",
     "Redis",
@@ -25,7 +31,9 @@ __all__ = [
     "Stores",
     "embedded",
     "free_port",
+    "is_free",
     "launch",
+    "until",
 ]
 
 

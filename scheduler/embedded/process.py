@@ -1,4 +1,4 @@
-"""Child processes that end with their parent, the accounts they run under, free ports. Knows no server."""
+"""One child process: launched so that it ends with its parent, looked at, ended; and free ports. Knows no server."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 PORTS = range(20_000, 32_000)  # not ephemeral: a reconnecting client cannot take a dead server's port
-LAUNCH_SECONDS = 30.0
+LAUNCH_SECONDS, KILL_SECONDS = 30.0, 10.0
+TAIL_BYTES, TAIL_LINES = 20_000, 12
 _log = logging.getLogger("scheduler.embedded")
 
 # Runs between fork and exec, in a Python of its own, as a threaded parent must not run code there. The kernel
@@ -36,6 +38,10 @@ if sys.platform == "linux":
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 os.execv(command[0], command)
 """
+
+
+class ChildFailed(Exception):
+    """A child process ended by itself, or did not come up in time; the message has the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +71,18 @@ def _forker() -> ThreadPoolExecutor:
 def launch(
     command: Sequence[str],
     *,
-    log: Path,
+    log: Path | None,
     dies_by: signal.Signals = signal.SIGTERM,
     account: Account | None = None,
     environment: Mapping[str, str] | None = None,
     folder: str | Path = "/",
+    piped: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start a program that gets `dies_by` when this process ends, in a session that Ctrl-C does not reach.
 
-    `environment` is all that it sees; None: ours, without what would change how a server behaves. That it ends with us
-    only Linux can see to; elsewhere it outlives a SIGKILL of this process, until the next start.
+    `environment` is all that it sees; None: ours, without what would change how a server behaves. What it says goes to
+    `log`, without one to where ours goes; `piped`, we write its standard input and read its standard output. That it
+    ends with us only Linux can see to; elsewhere it outlives a SIGKILL of this process, until the next start.
     """
     ids = f"{account.uid}:{account.gid}" if account else ""
     launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), str(int(dies_by)), ids]
@@ -83,18 +91,64 @@ def launch(
         environment = {name: text for name, text in os.environ.items() if not name.startswith(foreign)} | {
             "LC_ALL": "C"
         }
-    with log.open("ab") as output:
+    with log.open("ab") if log else nullcontext() as output:
         started = _forker().submit(
             subprocess.Popen,
             [*launcher, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if piped else output,
+            stderr=output,
             start_new_session=True,
             cwd=folder,
             env=environment,
         )
         return started.result(timeout=LAUNCH_SECONDS)
+
+
+def end(
+    processes: Iterable[subprocess.Popen[bytes]], seconds: float, by: signal.Signals = signal.SIGTERM
+) -> list[subprocess.Popen[bytes]]:
+    """Ask with `by`, give `seconds` to obey, then SIGKILL to the process groups. Returns those that did not obey.
+
+    An exception meanwhile, such as a second Ctrl-C, takes the rest of the time from them; none is left in any case.
+    """
+    living = [process for process in processes if process.poll() is None]
+    deadline = time.monotonic() + seconds
+    try:
+        for process in living:
+            process.send_signal(by)
+            process.send_signal(signal.SIGCONT)  # who was stopped hears nothing else
+        for process in living:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+        return [process for process in living if process.poll() is None]
+    finally:
+        for process in living:
+            kill_group(process)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to a child, living or just ended, and to what it started in its group; waits for the child."""
+    with suppress(ProcessLookupError, PermissionError):  # macOS: not permitted, where only a zombie is left
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(KILL_SECONDS)
+
+
+def ending(log: Path | None, since: int = 0) -> str:
+    """The last lines of a log, as the end of a message; only what was written from byte `since` on."""
+    if log is None:
+        return "see what it wrote above"
+    lines: list[str] = []
+    if log.exists():
+        with log.open("rb") as text:
+            text.seek(max(since, log.stat().st_size - TAIL_BYTES))
+            lines = text.read(TAIL_BYTES).decode(errors="replace").splitlines()[-TAIL_LINES:]
+    return f"{log} ends with" + indented(lines or ["(nothing)"])
+
+
+def indented(lines: Iterable[str]) -> str:
+    """Each line on a line of its own, below what stands before."""
+    return "".join(f"\n    {line}" for line in lines)
 
 
 def note(event: str, level: int = logging.INFO, **facts: object) -> None:

@@ -15,11 +15,23 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, ClassVar, Self
 
-from scheduler.embedded.process import Account, free_port, is_free, launch, note, runs_on, until
+from scheduler.embedded.process import (
+    Account,
+    ChildFailed,
+    end,
+    ending,
+    free_port,
+    indented,
+    is_free,
+    kill_group,
+    launch,
+    note,
+    runs_on,
+    until,
+)
 from scheduler.embedded.program import Program, inspect
 
 LARGEST_LOG_BYTES = 10 << 20
-TAIL_BYTES, TAIL_LINES = 20_000, 12
 PORT_SECONDS = 2.0
 ELSEWHERE = "choose another folder with SCHEDULER_DATA_DIR"
 
@@ -28,7 +40,7 @@ ELSEWHERE = "choose another folder with SCHEDULER_DATA_DIR"
 PASSING = ("address already in use", "pre-existing shared memory block")
 
 
-class ServerFailed(Exception):
+class ServerFailed(ChildFailed):
     """A server could not be found, owned or started; the message has the remedy, or the end of its log."""
 
 
@@ -108,14 +120,9 @@ class Server(ABC):
     def stop(self) -> None:
         """Stop cleanly; kill it when it does not end within the stop deadline."""
         try:
-            if self._process is not None and self.alive:
-                self._process.send_signal(self.stops_by)
-                self._process.send_signal(signal.SIGCONT)
-                self._process.wait(self._stop_seconds)
-        except subprocess.TimeoutExpired:
-            note(f"{self.name}_killed", logging.WARNING, reason=f"still there after {self._stop_seconds:g} s")
+            if self._process is not None and end([self._process], self._stop_seconds, self.stops_by):
+                note(f"{self.name}_killed", logging.WARNING, reason=f"still there after {self._stop_seconds:g} s")
         finally:
-            self.kill()
             self._disown()
 
     def kill(self) -> None:
@@ -145,7 +152,7 @@ class Server(ABC):
             note(f"{self.name}_program_skipped", logging.WARNING, reason=reason)
         if programs := [program for program in inspected if isinstance(program, Program)]:
             return programs
-        raise ServerFailed(f"no {self.name} server to run: {self.remedy}" + _indented(unfit))
+        raise ServerFailed(f"no {self.name} server to run: {self.remedy}" + indented(unfit))
 
     def run_to_end(self, command: list[str]) -> None:
         """Run a helper program as the server's user. Raises ServerFailed when it fails, or lasts too long."""
@@ -156,8 +163,7 @@ class Server(ABC):
         except subprocess.TimeoutExpired:
             raise self._failure(f"was not ready within {self._start_seconds:g} s ({command[0]})", since) from None
         finally:
-            process.kill()
-            process.wait(self._stop_seconds)
+            kill_group(process)
         if process.returncode:
             raise self._failure(f"is not prepared: {command[0]} ended with {process.returncode}", since)
 
@@ -238,16 +244,8 @@ class Server(ABC):
         return 0
 
     def _failure(self, what: str, since: int) -> ServerFailed:
-        with self.log.open("rb") as log:
-            log.seek(max(since, self.log.stat().st_size - TAIL_BYTES))
-            lines = log.read(TAIL_BYTES).decode(errors="replace").splitlines()[-TAIL_LINES:]
         program = f"{self.program.path} {self.program.version}" if self.program else "no program"
-        subject = f"{self.name} ({program}, data in {self.folder})"
-        return ServerFailed(f"{subject} {what}; {self.log} ends with" + _indented(lines or ["(nothing)"]))
-
-
-def _indented(lines: Iterable[str]) -> str:
-    return "".join(f"\n    {line}" for line in lines)
+        return ServerFailed(f"{self.name} ({program}, data in {self.folder}) {what}; {ending(self.log, since)}")
 
 
 def _read(state: IO[str]) -> dict[str, int]:

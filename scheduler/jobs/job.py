@@ -5,16 +5,13 @@ Ids are uuid v7 and travel as 16 raw bytes; text is made at the edges only.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from scheduler.jobs.lifecycle import Transition
+from scheduler.jobs.lifecycle import Transition, after_death, when_unhandled
 
-_canonical = msgspec.json.Encoder(order="deterministic").encode
+UNHANDLED_WAIT_SECONDS = 1.0
 
 
 def id_text(raw: bytes) -> str:
@@ -28,20 +25,6 @@ def id_bytes(text: str) -> bytes | None:
         return UUID(text).bytes if len(text) == 36 else None
     except ValueError:
         return None
-
-
-def fingerprint(
-    type: str,
-    payload: Any,
-    *,
-    delay_seconds: float | None,
-    run_at: float | None,
-    max_attempts: int | None,
-    timeout_seconds: float | None,
-) -> bytes:
-    """16 bytes, equal for equal requests whatever way they came in, and whatever the order of their JSON's keys."""
-    what = (type, payload, delay_seconds or None, run_at, max_attempts, timeout_seconds)
-    return hashlib.blake2b(_canonical(what), digest_size=16).digest()
 
 
 class IdSequence:
@@ -63,9 +46,8 @@ class IdSequence:
         return ids
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """A validated submission. `payload` is JSON text; `run_at` is epoch seconds; `fingerprint` identifies the body."""
+class NewJob(msgspec.Struct, frozen=True, gc=False):
+    """A job to be stored. `payload` is JSON text, `run_at` epoch seconds; `fingerprint` identifies its submission."""
 
     id: bytes
     type: str
@@ -82,47 +64,74 @@ class NewJob:
         return bool(self.delay_seconds) or self.run_at is not None
 
 
-@dataclass(slots=True)
-class ClaimedJob:
-    """A job this worker has claimed; `fence` is the token that every later write must present."""
+class HeldJob(msgspec.Struct, frozen=True, gc=False):
+    """A job that some worker holds; `fence` is the token that every later write must present."""
 
     id: bytes
     fence: int
     type: str
     attempt: int
     max_attempts: int
+
+
+class ClaimedJob(HeldJob, frozen=True, gc=False):
+    """A job that this worker has claimed, `waited_seconds` after its due time. `crashes`: worker deaths in a row."""
+
     timeout_seconds: float | None
     payload: bytes
     waited_seconds: float
     crashes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one attempt; `delay_seconds` counts from the moment it is settled, `result` is JSON text."""
+class Outcome(msgspec.Struct, frozen=True, gc=False):
+    """What became of one attempt; `delay_seconds` counts from the moment it is settled, `result` is JSON text.
 
-    job: ClaimedJob
+    A delay of None: the job is final. Made by one constructor a transition, or by one that decides which it is.
+    """
+
+    job: HeldJob
     transition: Transition
     delay_seconds: float | None = None
     result: str | None = None
     error: str | None = None
 
     @classmethod
-    def complete(cls, job: ClaimedJob, result: str | None) -> Outcome:
-        return cls(job, Transition.COMPLETE, result=result)
+    def complete(cls, job: HeldJob, result: str | None) -> Outcome:
+        """The handler returned."""
+        return cls(job, Transition.COMPLETE, None, result)
 
     @classmethod
-    def retry(cls, job: ClaimedJob, error: str, delay_seconds: float) -> Outcome:
-        return cls(job, Transition.RETRY, delay_seconds, error=error)
+    def retry(cls, job: HeldJob, error: str, delay_seconds: float) -> Outcome:
+        """The handler failed, and attempts are left."""
+        return cls(job, Transition.RETRY, delay_seconds, None, error)
 
     @classmethod
-    def fail(cls, job: ClaimedJob, error: str) -> Outcome:
-        return cls(job, Transition.FAIL, error=error)
+    def fail(cls, job: HeldJob, error: str) -> Outcome:
+        """The job goes to the dead letters."""
+        return cls(job, Transition.FAIL, None, None, error)
 
     @classmethod
-    def snooze(cls, job: ClaimedJob, seconds: float) -> Outcome:
+    def snooze(cls, job: HeldJob, seconds: float) -> Outcome:
+        """The handler asked for a later time, unburned."""
         return cls(job, Transition.SNOOZE, seconds)
 
     @classmethod
-    def release(cls, job: ClaimedJob, delay_seconds: float = 0.0) -> Outcome:
+    def release(cls, job: HeldJob, delay_seconds: float = 0.0) -> Outcome:
+        """Given back unburned, due when it was; delivered again after the delay."""
         return cls(job, Transition.RELEASE, delay_seconds)
+
+    @classmethod
+    def crash(cls, job: HeldJob) -> Outcome:
+        """Its worker died: rescued, or failed when attempts are spent."""
+        transition = after_death(job.attempt, job.max_attempts)
+        delay = 0.0 if transition is Transition.RESCUE else None
+        error = f"the worker died: its lease ran out during attempt {job.attempt}"
+        return cls(job, transition, delay, None, error)
+
+    @classmethod
+    def unhandled(cls, job: ClaimedJob, patience_seconds: float) -> Outcome:
+        """Its worker has no handler: given back for another one, or failed once overdue by `patience_seconds`."""
+        if when_unhandled(job.waited_seconds, patience_seconds) is Transition.RELEASE:
+            return cls.release(job, UNHANDLED_WAIT_SECONDS)
+        lacking = f"no worker has a handler for type {job.type!r}"
+        return cls.fail(job, f"{lacking}: none took the job within {patience_seconds:g} s of its due time")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from scheduler.facts.telemetry import count
 from scheduler.service import Service
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
@@ -32,5 +31,4 @@ class Promoter(Service):
             self._read_at = time.monotonic()
             self._ahead_ms = clock - self._read_at * 1000
         moved = await self._stream.promote(time.monotonic() * 1000 + self._ahead_ms, BATCH)
-        count("promoted", moved)
         return 0.0 if moved == BATCH else PERIOD_SECONDS

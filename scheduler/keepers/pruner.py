@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from scheduler.facts.telemetry import count
+from scheduler.facts.facts import PRUNED, tell
 from scheduler.jobs.job import IdSequence
 from scheduler.service import Service
 from scheduler.storage.store import Store
@@ -26,12 +26,12 @@ class Pruner(Service):
         self._prune_at = 0.0
 
     async def tick(self) -> float:
-        _, self._cursor = await self._stream.trim(self._cursor, SPARE_ENTRIES)
+        self._cursor = (await self._stream.trim(self._cursor, SPARE_ENTRIES)).cursor
         if time.monotonic() >= self._prune_at:
             before = time.time_ns() - int(self._retention * 1e9)
             oldest_kept = IdSequence().take(1, max(before, 0), bytes(8))[0]
             pruned = await self._store.prune(oldest_kept, self._retention, BATCH)
-            count("pruned", pruned)
+            tell(PRUNED, pruned)
             if pruned < BATCH:
                 self._prune_at = time.monotonic() + PRUNE_SECONDS
         return TRIM_SECONDS

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 
-from scheduler.facts.telemetry import count, emit
+from scheduler.facts.facts import DLQ_RECONCILED, RECONCILED, tell
 from scheduler.jobs.job import id_bytes
 from scheduler.service import Service
 from scheduler.storage.store import Store
@@ -42,11 +42,12 @@ class Reconciler(Service):
 
     async def _reconcile_jobs(self) -> int:
         queued_ms = await self._stream.queued_ms()
-        due, later = await self._store.overlooked(queued_ms / 1000, BATCH)
+        found = await self._store.overlooked(queued_ms / 1000, BATCH)
+        due = [job.id for job in found if job.due_ms is None]
         await self._stream.publish(due)
-        await self._stream.schedule(later)
-        count("reconciled", len(due))
-        return len(due) + len(later)
+        await self._stream.schedule({job.id: job.due_ms for job in found if job.due_ms is not None})
+        tell(RECONCILED, due)
+        return len(found)
 
     async def _reconcile_dlq(self) -> None:
         """Compare sizes; compare ids only when they differ twice in a row, as a letter may just be on its way."""
@@ -56,10 +57,10 @@ class Reconciler(Service):
             return
         # Redis first: an entry whose row is gone by the time PostgreSQL is asked is stale for good.
         on_stream = {id_bytes(text.decode()) for text in await self._stream.dead_ids()}
-        recorded = {letter[0]: letter for letter in await self._store.dead_letters()}
+        recorded = {letter.id: letter for letter in await self._store.dead_letters()}
         missing = [letter for job_id, letter in recorded.items() if job_id not in on_stream]
         stale = [job_id for job_id in on_stream if job_id and job_id not in recorded]
         await self._stream.dead_letter(missing)
         await self._stream.exhume(stale)
         self._dlq_differs = False
-        emit("dlq_reconciled", added=len(missing), removed=len(stale))
+        tell(DLQ_RECONCILED, added=len(missing), removed=len(stale))

@@ -19,9 +19,10 @@ import psycopg
 from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap, Dumper, Loader
 from psycopg.pq import Format
+from psycopg.rows import tuple_row
 
 from scheduler.errors import ConfigurationError, StoreUnavailable, ValueRefused
-from scheduler.facts.telemetry import count
+from scheduler.facts.facts import STORE_ERRORS, tell
 
 Row = tuple[Any, ...]
 Connection = psycopg.AsyncConnection[Row]
@@ -87,10 +88,11 @@ class Postgres:
         self._free: list[Connection] = []
         self._slots = asyncio.Semaphore(size)
 
-    async def fetch(self, query: str, parameters: dict[str, Any] | None = None) -> list[Row]:
-        """Run one statement as its own transaction. Raises StoreUnavailable, or ValueRefused."""
+    async def fetch(self, query: str, parameters: dict[str, Any] | None = None, each: Any = tuple_row) -> list[Any]:
+        """Run one statement, which is one transaction; `each` makes the rows. Raises StoreUnavailable, ValueRefused."""
         async with self.use() as connection:
-            cursor = await connection.execute(query, parameters, prepare=True, binary=True)
+            cursor = connection.cursor(binary=True, row_factory=each)
+            await cursor.execute(query, parameters, prepare=True)
             return await cursor.fetchall() if cursor.description else []
 
     async def change(self, query: str, parameters: dict[str, Any]) -> int:
@@ -126,7 +128,7 @@ class Postgres:
             healthy = True
         except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, psycopg.Rollback) as error:
             # A bare Rollback gets here when the link broke while it was being carried out.
-            count("store_errors")
+            tell(STORE_ERRORS)
             healthy = isinstance(error, _HARMLESS)
             reason = f"no answer in {deadline} s" if loop.time() >= until else _first_line(error)
             raise StoreUnavailable("PostgreSQL", reason) from error

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.rows import scalar_row
 
-from scheduler.jobs.job import ClaimedJob, NewJob, Outcome
+from scheduler.errors import JobNotFound
+from scheduler.facts.facts import CLAIMED, GIVEN_BACK, INSERTED, INSERTING, OVERLOOKED, RESCUING, SETTLED, tell
+from scheduler.jobs.job import ClaimedJob, HeldJob, NewJob, Outcome, id_text
 from scheduler.jobs.lifecycle import RULES
-from scheduler.storage.postgres import Connection, Id, Ids, Postgres, Row
+from scheduler.jobs.view import Attempt, Job, JobRow, JobSummary, shown
+from scheduler.storage.postgres import Id, Ids, Postgres
+from scheduler.storage.rows import Accepted, Beat, Due, Inserted, Letter, Live, LiveWorker, Settled, T, each_as
 
 _HERE = Path(__file__).parent
 QUERIES: dict[str, str] = {
@@ -26,229 +30,235 @@ QUERIES: dict[str, str] = {
 MAX_ROWS_A_STATEMENT = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A job that exists already, found by its id or idempotency key."""
-
-    id: bytes
-    key: str | None
-    fingerprint: bytes | None
-    status: str
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What a batch of outcomes led to."""
-
-    waiting: list[tuple[bytes, float]]
-    lost: list[Outcome]
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """A job given back or buried; `status` says which."""
-
-    id: bytes
-    status: str
-    error: str | None
-    type: str
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    id: bytes
-    name: str
-    types: tuple[str, ...]
-    counters: bytes
-    age_seconds: float
-
-
 class Store:
     def __init__(self, postgres: Postgres) -> None:
         self.postgres = postgres
 
-    async def _rows(self, query: str, /, **parameters: Any) -> list[Row]:
-        return await self.postgres.fetch(QUERIES[query], parameters)
+    async def _rows(self, kind: type[T], query: str, /, **parameters: Any) -> list[T]:
+        rows: list[T] = await self.postgres.fetch(QUERIES[query], parameters, each_as(kind))
+        return rows
+
+    async def _values(self, query: str, /, **parameters: Any) -> list[Any]:
+        """The one column that a statement answers."""
+        return await self.postgres.fetch(QUERIES[query], parameters, scalar_row)
+
+    async def _value(self, query: str, /, **parameters: Any) -> Any:
+        return (await self._values(query, **parameters))[0]
 
     async def close(self) -> None:
         await self.postgres.close()
 
     async def clock_ms(self) -> float:
-        return float((await self._rows("clock"))[0][0])
+        """PostgreSQL's clock, in epoch milliseconds."""
+        return float(await self._value("clock"))
 
     # -- submitting
 
     async def insert(self, jobs: Sequence[NewJob]) -> int:
         """Accept jobs; those whose id or key exists are skipped. Returns how many rows were new."""
-        return await self.postgres.change(QUERIES["insert"], _columns(jobs))
+        tell(INSERTING, jobs)
+        inserted = await self.postgres.change(QUERIES["insert"], _columns(jobs))
+        tell(INSERTED, jobs)
+        return inserted
 
-    async def insert_whole(self, jobs: Sequence[NewJob]) -> list[Accepted] | None:
-        """Accept all jobs and return None; or, when an id or key exists already, accept none and return what exists."""
-        if not jobs:
-            return None
-        async with self.postgres.use() as connection:
-            inserted = 0
-            async with connection.transaction():
+    async def insert_whole(self, jobs: Sequence[NewJob]) -> Inserted:
+        """Accept all jobs, or none when an id or key exists already."""
+        inserted = len(jobs)
+        tell(INSERTING, jobs)
+        if jobs:
+            async with self.postgres.use() as connection, connection.transaction():
                 inserted = (await connection.execute(QUERIES["insert"], _columns(jobs), binary=True)).rowcount
                 if inserted < len(jobs):
                     raise psycopg.Rollback
-            if inserted == len(jobs):
-                return None
-            # Looked up after the rollback: our own rows, which it took back, must not be among what exists.
-            keys = [job.idempotency_key for job in jobs if job.idempotency_key]
-            return await _accepted(connection, [job.id for job in jobs], keys)
+        tell(INSERTED, jobs)
+        if inserted == len(jobs):
+            return Inserted(True)
+        # Looked up after the rollback: our own rows, which it took back, must not be among what exists.
+        keys = [job.idempotency_key for job in jobs if job.idempotency_key]
+        return Inserted(False, await self.accepted([job.id for job in jobs], keys))
 
     async def accepted(self, job_ids: Sequence[bytes], keys: Sequence[str]) -> list[Accepted]:
-        async with self.postgres.use() as connection:
-            return await _accepted(connection, job_ids, keys)
+        """Which of these ids and keys exist."""
+        return await self._rows(Accepted, "accepted", ids=Ids(job_ids), keys=list(keys))
 
     # -- working
 
     async def claim(self, worker: bytes, job_ids: Sequence[bytes]) -> list[ClaimedJob]:
-        rows = await self._rows("claim", worker=Id(worker), ids=Ids(job_ids))
-        return [ClaimedJob(*row) for row in rows]
+        """Those of these jobs that are the worker's now; those that it held already come with a new fence."""
+        jobs = await self._rows(ClaimedJob, "claim", worker=Id(worker), ids=Ids(job_ids))
+        tell(CLAIMED, jobs)
+        return jobs
 
-    async def complete(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Settle plain completions. Returns those that came too late."""
+    async def complete(self, outcomes: Sequence[Outcome]) -> Settled:
+        """Settle completions without a result: one small statement a fence instead of `settle`."""
         by_fence: dict[int, list[Outcome]] = defaultdict(list)
         for outcome in outcomes:
             by_fence[outcome.job.fence].append(outcome)
-        lost: list[Outcome] = []
+        settled = Settled()
         for fence, batch in by_fence.items():
             ids = Ids(outcome.job.id for outcome in batch)
             changed = await self.postgres.change(QUERIES["complete"], {"ids": ids, "fence": fence})
-            if changed < len(batch):
-                lost += await self._too_late(batch)
-        return lost
+            settled += Settled(batch) if changed == len(batch) else await self._earlier(batch)
+        tell(SETTLED, outcomes)
+        return settled
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Settled:
-        """Settle outcomes of any kind but `postpone`. `waiting` holds (id, due in epoch ms) of those to run again."""
+        """Apply outcomes of any kind, each fenced. Raises ValueRefused, for all, when one result cannot be stored."""
+        settled = await self._settle(outcomes, of_dead=False)
+        tell(SETTLED, outcomes)
+        if settled.lost:
+            earlier = await self._earlier(settled.lost)
+            settled = Settled(settled.done + earlier.done, earlier.lost, settled.due_ms)
+        return settled
+
+    async def rescue(self, outcomes: Sequence[Outcome]) -> Settled:
+        """Apply outcomes of jobs whose worker died, unless its lease holds again. Lost: settled meanwhile by others."""
+        tell(RESCUING, outcomes)
+        settled = await self._settle(outcomes, of_dead=True)
+        tell(GIVEN_BACK, settled.done)
+        return settled
+
+    async def _settle(self, outcomes: Sequence[Outcome], *, of_dead: bool) -> Settled:
+        rules = [RULES[o.transition] for o in outcomes]
         rows = await self._rows(
+            Due,
             "settle",
-            ids=Ids(o.job.id for o in outcomes),
-            fences=[o.job.fence for o in outcomes],
-            statuses=[RULES[o.transition].target.value for o in outcomes],
-            refunds=[-(RULES[o.transition].attempt or 0) for o in outcomes],
-            delays=[o.delay_seconds or 0.0 for o in outcomes],
+            **_ends(outcomes),
+            attempts=[rule.attempt for rule in rules],
+            crashes=[rule.crashes for rule in rules],
+            moves=[rule.moves_due for rule in rules],
+            at_once=[rule.at_once for rule in rules],
+            delays=[o.delay_seconds for o in outcomes],
             results=[o.result for o in outcomes],
-            errors=[o.error for o in outcomes],
+            of_dead=of_dead,
         )
-        due: dict[bytes, float] = {row[0]: row[1] for row in rows}
-        missing = [o for o in outcomes if o.job.id not in due]
-        waiting = [(o.job.id, due[o.job.id]) for o in outcomes if o.delay_seconds is not None and o.job.id in due]
-        return Settled(waiting, await self._too_late(missing) if missing else [])
+        due = {row.id: row.due_ms for row in rows}
+        done = [o for o in outcomes if o.job.id in due]
+        lost = [o for o in outcomes if o.job.id not in due]
+        return Settled(done, lost, {i: due_ms for i, due_ms in due.items() if due_ms is not None})
 
-    async def postpone(self, jobs: Sequence[ClaimedJob], unhandled_seconds: float) -> list[tuple[Released, float]]:
-        """Give back jobs of an unknown type. Returns what became of each, and when (epoch ms) it may be tried again."""
-        error = "no worker has a handler for type {!r}: none took the job within {:g} s of its due time"
-        rows = await self._rows(
-            "postpone",
-            ids=Ids(job.id for job in jobs),
-            fences=[job.fence for job in jobs],
-            errors=[error.format(job.type, unhandled_seconds) for job in jobs],
-            unhandled=unhandled_seconds,
-        )
-        return [(Released(*row[:4]), float(row[4])) for row in rows]
-
-    async def _too_late(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Of outcomes that changed no row, those that came too late; the others were settled by a lost reply."""
-        rows = await self._rows("settled_as", ids=Ids(o.job.id for o in outcomes))
-        now = {row[0]: row[1:] for row in rows}
-        return [o for o in outcomes if now.get(o.job.id) != (o.job.fence, RULES[o.transition].target.value, o.error)]
+    async def _earlier(self, outcomes: Sequence[Outcome]) -> Settled:
+        """Of outcomes that changed no row: those that an earlier try settled, its reply lost, and those too late."""
+        own = set(await self._values("settled_as", **_ends(outcomes)))
+        return Settled([o for o in outcomes if o.job.id in own], [o for o in outcomes if o.job.id not in own])
 
     # -- living and dying
 
     async def heartbeat(
         self, worker: bytes, *, name: str, lease_seconds: float, types: Sequence[str], counters: str
-    ) -> tuple[bool, list[bytes]]:
-        """Renew the lease. Returns whether it had not run out, and the jobs cancelled since the last call."""
-        rows = await self._rows(
-            "heartbeat", id=Id(worker), name=name, lease=lease_seconds, types=list(types), counters=counters
-        )
-        return (bool(rows[0][0]), list(rows[0][1])) if rows else (False, [])
+    ) -> Beat:
+        """Renew the lease, or take a first one."""
+        own = {"id": Id(worker), "name": name, "lease": lease_seconds, "types": list(types), "counters": counters}
+        beats = await self._rows(Beat, "heartbeat", **own)
+        return beats[0] if beats else Beat(False, [])
 
     async def not_held(self, worker: bytes, job_ids: Sequence[bytes]) -> list[bytes]:
-        return [row[0] for row in await self._rows("not_held", ids=Ids(job_ids), worker=Id(worker))]
+        """Which of these jobs the worker does not hold any more."""
+        return await self._values("not_held", ids=Ids(job_ids), worker=Id(worker))
+
+    async def held_by(self, worker: bytes) -> list[HeldJob]:
+        """What a worker holds by the record, whether it knows or not."""
+        return await self._rows(HeldJob, "held_by", worker=Id(worker))
 
     async def deregister(self, worker: bytes) -> None:
-        await self._rows("deregister", id=Id(worker))
+        """End a lease. What it held is given back before, or it is rescued as a dead worker's."""
+        await self.postgres.change(QUERIES["deregister"], {"id": Id(worker)})
 
-    async def workers(self) -> list[Worker]:
-        return [Worker(r[0], r[1], tuple(r[2]), r[3], r[4]) for r in await self._rows("workers")]
+    async def workers(self) -> list[LiveWorker]:
+        """Who lives, the oldest first."""
+        return await self._rows(LiveWorker, "workers")
 
     async def any_dead(self) -> bool:
-        return bool((await self._rows("any_dead"))[0][0])
+        """Whether a lease ran out that nobody has forgotten yet."""
+        return bool(await self._value("any_dead"))
 
-    async def rescue(self) -> list[Released]:
-        return [Released(*row) for row in await self._rows("rescue")]
+    async def orphans(self, limit: int) -> list[HeldJob]:
+        """What workers hold whose lease ran out or is gone. Reads all unfinished jobs."""
+        return await self._rows(HeldJob, "orphans", limit=limit)
 
-    async def overlooked(self, queued_for_seconds: float, limit: int) -> tuple[list[bytes], list[tuple[bytes, float]]]:
-        """Jobs that Redis should hold and may not: those due now, and (id, due in epoch ms) of those due later."""
-        rows = await self._rows("overlooked", queued_for=queued_for_seconds, limit=limit)
-        return [i for i, due in rows if due is None], [(i, due) for i, due in rows if due is not None]
+    async def forget_dead(self) -> None:
+        """Delete the leases that ran out and hold nothing any more."""
+        await self.postgres.change(QUERIES["forget_dead"], {})
+
+    async def overlooked(self, queued_for_seconds: float, limit: int) -> list[Due]:
+        """PENDING jobs that Redis should hold and may not, as all published so long ago has been delivered."""
+        found = await self._rows(Due, "overlooked", queued_for=queued_for_seconds, limit=limit)
+        tell(OVERLOOKED, found)
+        return found
 
     async def prune(self, before: bytes, retention_seconds: float, limit: int) -> int:
+        """Delete up to `limit` jobs with smaller ids that ended so long ago. Returns how many."""
         parameters = {"before": Id(before), "retention": retention_seconds, "limit": limit}
         return await self.postgres.change(QUERIES["prune"], parameters)
 
     # -- looking
 
-    async def job(self, job_id: bytes) -> tuple[Row, list[Row]] | None:
-        """The job's row and the rows of its attempts that did not complete."""
-        rows = await self._rows("job", id=Id(job_id))
-        return (rows[0], await self._rows("attempts", id=Id(job_id))) if rows else None
+    async def job(self, job_id: bytes) -> Job:
+        """One job with its attempts. Raises JobNotFound."""
+        rows = await self._rows(JobRow, "job", id=Id(job_id))
+        if not rows:
+            raise JobNotFound(id_text(job_id))
+        return shown(rows[0], await self._rows(Attempt, "attempts", id=Id(job_id)))
 
     async def finished(self, job_ids: Sequence[bytes]) -> list[bytes]:
-        return [row[0] for row in await self._rows("finished", ids=Ids(job_ids))]
+        """Which of these jobs are final, or gone."""
+        return await self._values("finished", ids=Ids(job_ids))
 
-    async def page(self, status: str | None, type: str | None, before: bytes | None, limit: int) -> list[Row]:
-        return await self._rows("list", status=status, type=type, before=Id(before) if before else None, limit=limit)
+    async def page(self, status: str | None, type: str | None, before: bytes | None, limit: int) -> list[JobSummary]:
+        """Jobs, newest first, older than `before`."""
+        last = Id(before) if before else None
+        return await self._rows(JobSummary, "list", status=status, type=type, before=last, limit=limit)
 
-    async def dead_page(self, type: str | None, before: bytes | None, limit: int) -> list[Row]:
-        return await self._rows("list_dead", type=type, before=Id(before) if before else None, limit=limit)
+    async def dead_page(self, type: str | None, before: bytes | None, limit: int) -> list[JobSummary]:
+        """Dead letters, newest job first, older than `before`."""
+        last = Id(before) if before else None
+        return await self._rows(JobSummary, "list_dead", type=type, before=last, limit=limit)
 
     async def backlog(self, limit: int) -> int:
-        return int((await self._rows("backlog", limit=limit))[0][0])
+        """How many jobs are unfinished, counted no further than `limit`."""
+        return int(await self._value("backlog", limit=limit))
 
-    async def live_counts(self, limit: int) -> tuple[int, int, int, float]:
-        """Unfinished jobs that are due, wait for their time, and run; the age in seconds of the oldest due one."""
-        due, later, running, age = (await self._rows("live_counts", limit=limit))[0]
-        return due, later, running, age or 0.0
+    async def live_counts(self, limit: int) -> Live:
+        """Unfinished jobs by what they wait for, counted no further than `limit`."""
+        return (await self._rows(Live, "live_counts", limit=limit))[0]
 
     # -- deciding
 
     async def cancel(self, job_id: bytes) -> bool:
-        return bool(await self._rows("cancel", id=Id(job_id)))
+        """Whether this call ended the job; it does not when the job is final or unknown."""
+        return bool(await self._values("cancel", id=Id(job_id)))
 
-    async def dead_letters(self) -> list[tuple[bytes, str, str]]:
-        return [(row[0], row[1], row[2]) for row in await self._rows("dead_ids")]
+    async def dead_letters(self) -> list[Letter]:
+        """All of them, oldest first."""
+        return await self._rows(Letter, "dead_letters")
 
     async def dead_count(self) -> int:
-        return int((await self._rows("dead_count"))[0][0])
+        """How many dead letters there are."""
+        return int(await self._value("dead_count"))
 
     async def match_dead(
-        self,
-        ids: Sequence[bytes] | None,
-        type: str | None,
-        error: str | None,
-        older: float | None,
-        limit: int,
+        self, ids: Sequence[bytes] | None, type: str | None, error: str | None, older: float | None, limit: int
     ) -> list[bytes]:
+        """Ids of the letters that meet every condition, oldest first; `error` is the middle of an ILIKE pattern."""
         chosen = None if ids is None else Ids(ids)
-        rows = await self._rows("match_dead", ids=chosen, type=type, error=error, older=older, limit=limit)
-        return [row[0] for row in rows]
+        return await self._values("match_dead", ids=chosen, type=type, error=error, older=older, limit=limit)
 
     async def redrive(self, ids: Sequence[bytes], interval_seconds: float) -> list[bytes]:
-        return [row[0] for row in await self._rows("redrive", ids=Ids(ids), interval=interval_seconds)]
+        """Send dead letters back, each due an interval after the one before. Returns those that were there."""
+        return await self._values("redrive", ids=Ids(ids), interval=interval_seconds)
 
     async def purge(self, ids: Sequence[bytes]) -> list[bytes]:
-        return [row[0] for row in await self._rows("purge", ids=Ids(ids))]
+        """Delete dead letters and their jobs. Returns those that were there."""
+        return await self._values("purge", ids=Ids(ids))
 
 
-async def _accepted(connection: Connection, job_ids: Sequence[bytes], keys: Sequence[str]) -> list[Accepted]:
-    parameters = {"ids": Ids(job_ids), "keys": list(keys)}
-    cursor = await connection.execute(QUERIES["accepted"], parameters, binary=True)
-    return [Accepted(*row) for row in await cursor.fetchall()]
+def _ends(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    return {
+        "ids": Ids(o.job.id for o in outcomes),
+        "fences": [o.job.fence for o in outcomes],
+        "statuses": [RULES[o.transition].target.value for o in outcomes],
+        "errors": [o.error for o in outcomes],
+    }
 
 
 def _columns(jobs: Sequence[NewJob]) -> dict[str, Any]:
@@ -263,23 +273,3 @@ def _columns(jobs: Sequence[NewJob]) -> dict[str, Any]:
         "keys": [job.idempotency_key for job in jobs],
         "fingerprints": [job.fingerprint for job in jobs],
     }
-
-
-async def migrate(postgres: Postgres) -> list[str]:
-    """Apply the numbered .sql files that this database has not seen. Safe to run from many processes at once."""
-    applied: list[str] = []
-    async with postgres.use(deadline_seconds=60) as connection, connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('scheduler.migrate'))")
-        await connection.execute("CREATE SCHEMA IF NOT EXISTS scheduler")
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS scheduler.migrations"
-            " (name text PRIMARY KEY, applied_at timestamptz DEFAULT now())"
-        )
-        cursor = await connection.execute("SELECT name FROM scheduler.migrations")
-        known = {row[0] for row in await cursor.fetchall()}
-        for path in sorted((_HERE / "migrations").glob("[0-9]*.sql")):
-            if path.stem not in known:
-                await connection.execute(path.read_text().encode(), prepare=False)
-                await connection.execute("INSERT INTO scheduler.migrations (name) VALUES (%s)", (path.stem,))
-                applied.append(path.stem)
-    return applied

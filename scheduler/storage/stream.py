@@ -6,7 +6,7 @@ redis-py's own retries are off, each command has a deadline, and the blocking re
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,10 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError, ResponseError
 
 from scheduler.errors import ConfigurationError, StoreUnavailable
-from scheduler.facts.telemetry import count
+from scheduler.facts import facts
+from scheduler.facts.facts import tell
 from scheduler.jobs.job import id_text
+from scheduler.storage.rows import Letter
 
 MAX_IDS_A_CALL = 1_000
 BLOCK_MS = 1_000
@@ -30,6 +32,14 @@ BLOCK_MS = 1_000
 class Delivery:
     entry: bytes
     job_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """How many entries went, and where the next round begins to look for pending ones."""
+
+    removed: int
+    cursor: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,22 +115,29 @@ class Stream:
     async def publish(self, job_ids: Sequence[bytes]) -> None:
         for at in range(0, len(job_ids), MAX_IDS_A_CALL):
             batch = job_ids[at : at + MAX_IDS_A_CALL]
-            count("published", await self._script("publish", [self.stream], [b"".join(batch)]))
+            await self._script("publish", [self.stream], [b"".join(batch)])
+            tell(facts.PUBLISHED, batch)
 
-    async def schedule(self, due: Iterable[tuple[bytes, float]]) -> int:
-        """Note when jobs are due again; `due` holds (id, epoch ms). Returns how many there were."""
-        scores: dict[Any, float] = dict(due)
+    async def schedule(self, due_ms: Mapping[bytes, float]) -> int:
+        """Note when jobs are due again, by id, in epoch milliseconds. Returns how many there were."""
+        scores: dict[Any, float] = dict(due_ms)
         if scores:
             async with translated():
                 await self._redis.zadd(self.retry, scores)
+            tell(facts.SCHEDULED, scores)
         return len(scores)
 
     async def promote(self, now_ms: float, limit: int = 100) -> int:
-        return int(await self._script("promote", [self.retry, self.stream], [f"{now_ms:.0f}", limit]))
+        tell(facts.PROMOTING)
+        moved = int(await self._script("promote", [self.retry, self.stream], [f"{now_ms:.0f}", limit]))
+        tell(facts.PROMOTED, moved)
+        return moved
 
     async def read(self, consumer: str, limit: int) -> list[Delivery]:
         """Up to `limit` new deliveries, waiting up to BLOCK_MS for the first."""
-        return await self._read_group(consumer, limit, ">", "BLOCK", BLOCK_MS)
+        deliveries = await self._read_group(consumer, limit, ">", "BLOCK", BLOCK_MS)
+        tell(facts.DELIVERED, deliveries)
+        return deliveries
 
     async def own_pending(self, consumer: str, limit: int) -> list[Delivery]:
         """What this consumer was handed and has not acknowledged: also what it never heard of (ghost deliveries)."""
@@ -153,10 +170,11 @@ class Stream:
         if entries:
             async with translated():
                 await self._redis.xack(self.stream, self.group, *entries)
+            tell(facts.ACKNOWLEDGED, entries)
 
-    async def trim(self, cursor: bytes, spare: int) -> tuple[int, bytes]:
+    async def trim(self, cursor: bytes, spare: int) -> Trimmed:
         removed, cursor = await self._script("trim", [self.stream], [self.group, spare, cursor])
-        return int(removed), cursor
+        return Trimmed(int(removed), cursor)
 
     async def queued_ms(self) -> int:
         """How long the oldest undelivered entry has waited; 0 when every entry has been delivered."""
@@ -180,16 +198,16 @@ class Stream:
             entries: list[Any] = [item["message_id"] for item in held]
             if entries:
                 await self._redis.xclaim(self.stream, self.group, heir, 0, entries, justid=True)
-        count("adopted", len(entries))
+        tell(facts.ADOPTED, entries)
         return len(entries)
 
     async def forget(self, consumer: str) -> bool:
         return bool(await self._script("forget", [self.stream], [self.group, consumer]))
 
-    async def dead_letter(self, letters: Sequence[tuple[bytes, str, str]]) -> None:
-        """Put (id, type, error) on the DLQ stream, each once."""
+    async def dead_letter(self, letters: Sequence[Letter]) -> None:
+        """Put dead letters on the DLQ stream, each once."""
         for at in range(0, len(letters), 100):
-            arguments = [x for i, type, error in letters[at : at + 100] for x in (id_text(i), type, error)]
+            arguments = [x for one in letters[at : at + 100] for x in (id_text(one.id), one.type, one.error)]
             await self._script("dead_letter", [self.dlq, self._dlq_index], arguments)
 
     async def exhume(self, job_ids: Sequence[bytes]) -> None:
@@ -227,5 +245,5 @@ async def translated() -> AsyncIterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
-        count("store_errors")
+        tell(facts.STORE_ERRORS)
         raise StoreUnavailable("Redis", str(error).partition("\n")[0] or type(error).__name__) from error

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from scheduler.errors import BacklogFull
-from scheduler.facts.telemetry import count
+from scheduler.facts.facts import REFUSED, tell
 from scheduler.service import Service
 from scheduler.storage.store import Store
 
@@ -36,7 +36,7 @@ class Backlog(Service):
                 if time.monotonic() - self._counted_at > self.FRESH_SECONDS:
                     await self._count()
         if self.size + jobs > self._limit:
-            count("refused", jobs)
+            tell(REFUSED, jobs)
             raise BacklogFull(self.size, self._limit)
         self._admitted += jobs
 

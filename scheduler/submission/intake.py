@@ -11,14 +11,17 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from scheduler.errors import BacklogFull, KeyReused, StoreUnavailable
-from scheduler.facts.telemetry import count
+from scheduler.facts.facts import REFUSED, REPEATED, SUBMITTED, tell
 from scheduler.jobs.job import NewJob, id_text
 from scheduler.service import Service, pause
-from scheduler.storage.store import MAX_ROWS_A_STATEMENT, Accepted, Store
+from scheduler.storage.rows import Accepted
+from scheduler.storage.store import MAX_ROWS_A_STATEMENT, Store
 from scheduler.submission.backlog import Backlog
 from scheduler.submission.publisher import Publisher
+from scheduler.submission.submission import require_same
 
 MAX_GATHERED = 20_000
 MAX_GATHERED_BYTES = 256 << 20
@@ -27,8 +30,7 @@ PACE_SECONDS = 0.002
 PATIENCE_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What became of one submission: its own job (PENDING), or the job that its key already had."""
 
     id: bytes
@@ -69,7 +71,7 @@ class Intake(Service):
     async def _accept(self, jobs: Sequence[NewJob]) -> list[Receipt]:
         size = sum(len(job.payload) for job in jobs)
         if self._rows and (self._rows + len(jobs) > MAX_GATHERED or self._bytes + size > MAX_GATHERED_BYTES):
-            count("refused", len(jobs))
+            tell(REFUSED, jobs)
             raise BacklogFull(self._rows, MAX_GATHERED)
         loop = asyncio.get_running_loop()
         request = Request(jobs, loop.create_future(), loop.time() + PATIENCE_SECONDS, size)
@@ -119,11 +121,17 @@ class Intake(Service):
         # Unique keys are locked in one order by every process, or two of them would deadlock.
         jobs.sort(key=lambda job: job.idempotency_key or "")
         new, existing = await self._insert(jobs, max(request.until for request in batch))
-        count("submitted", len(new))
+        tell(SUBMITTED, new)
         self._publisher.put([job.id for job in jobs if job.id in new and not job.is_delayed])
         for request in batch:
-            if not request.done.done():
-                self._answer(request, new, existing)
+            if request.done.done():
+                continue
+            try:
+                receipts = [_receipt(job, new, existing) for job in request.jobs]
+                tell(REPEATED, sum(receipt.is_repeat for receipt in receipts))
+                request.done.set_result(receipts)
+            except KeyReused as error:
+                request.done.set_exception(error)
 
     async def _insert(self, jobs: list[NewJob], until: float) -> tuple[set[bytes], dict[str, Accepted]]:
         """The ids that are in the table by our doing, and what other jobs hold the keys of the rest."""
@@ -134,7 +142,10 @@ class Intake(Service):
                 inserted = await self._store.insert(jobs)
                 if inserted == len(jobs) and not repeated:
                     return {job.id for job in jobs}, {}
-                new, existing = await self._look_up(jobs)
+                keys = [job.idempotency_key for job in jobs if job.idempotency_key]
+                found = await self._store.accepted([job.id for job in jobs], keys)
+                new = {row.id for row in found} & {job.id for job in jobs}
+                existing = {row.key: row for row in found if row.key}
                 if all(job.id in new or job.idempotency_key in existing for job in jobs):
                     return new, existing
             except StoreUnavailable:
@@ -145,20 +156,6 @@ class Intake(Service):
             repeated = True
             await asyncio.sleep(0.05)
 
-    async def _look_up(self, jobs: list[NewJob]) -> tuple[set[bytes], dict[str, Accepted]]:
-        keys = [job.idempotency_key for job in jobs if job.idempotency_key]
-        found = await self._store.accepted([job.id for job in jobs], keys)
-        new = {row.id for row in found} & {job.id for job in jobs}
-        return new, {row.key: row for row in found if row.key}
-
-    def _answer(self, request: Request, new: set[bytes], existing: dict[str, Accepted]) -> None:
-        try:
-            receipts = [_receipt(job, new, existing) for job in request.jobs]
-            count("repeated", sum(receipt.is_repeat for receipt in receipts))
-            request.done.set_result(receipts)
-        except KeyReused as error:
-            request.done.set_exception(error)
-
     async def _submit_keyed_batch(self, request: Request) -> list[Receipt]:
         """A batch with keys stands or falls alone: one transaction, rolled back if any key is taken."""
         jobs = sorted(request.jobs, key=lambda job: job.idempotency_key or "")
@@ -167,21 +164,21 @@ class Intake(Service):
         while True:
             fresh = [job for job in jobs if job.id not in own and job.idempotency_key not in existing]
             try:
-                taken = await self._store.insert_whole(fresh)
+                inserted = await self._store.insert_whole(fresh)
             except StoreUnavailable:
                 if asyncio.get_running_loop().time() >= request.until:
                     raise
                 await asyncio.sleep(0.05)
                 continue
-            if taken is None:
+            if inserted.whole:
                 break
-            own |= {row.id for row in taken} & {job.id for job in jobs}
-            existing |= {row.key: row for row in taken if row.key and row.id not in own}
+            own |= {row.id for row in inserted.existing} & {job.id for job in jobs}
+            existing |= {row.key: row for row in inserted.existing if row.key and row.id not in own}
             for job in jobs:
                 if job.idempotency_key in existing:
                     _receipt(job, own, existing)
         new = own | {job.id for job in fresh}
-        count("submitted", len(fresh))
+        tell(SUBMITTED, fresh)
         self._publisher.put([job.id for job in fresh if not job.is_delayed])
         return [_receipt(job, new, existing) for job in request.jobs]
 
@@ -191,6 +188,5 @@ def _receipt(job: NewJob, new: set[bytes], existing: dict[str, Accepted]) -> Rec
         return Receipt(job.id, "PENDING", is_repeat=False)
     assert job.idempotency_key is not None
     row = existing[job.idempotency_key]
-    if row.fingerprint != job.fingerprint:
-        raise KeyReused(job.idempotency_key, id_text(row.id))
+    require_same(job, id_text(row.id), row.fingerprint)
     return Receipt(row.id, row.status, is_repeat=True)

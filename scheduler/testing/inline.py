@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import random
 import time
 from collections.abc import Callable
@@ -14,15 +13,15 @@ import msgspec
 
 import scheduler.samples  # noqa: F401  (registers the built-in types)
 from scheduler import settings
-from scheduler.client import encode_payload
+from scheduler.client import new_id
 from scheduler.errors import InvalidJob, UnknownType
-from scheduler.jobs.job import ClaimedJob, IdSequence, id_bytes, id_text
+from scheduler.jobs.job import ClaimedJob, id_bytes, id_text
 from scheduler.jobs.lifecycle import Status, apply
 from scheduler.jobs.registry import Handler, handlers
+from scheduler.submission.submission import Submission
 from scheduler.worker.executor import Executor
 
 MOST_SNOOZES = 100
-_ids = IdSequence()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +51,14 @@ async def run_inline(
 
     Raises UnknownType, and InvalidJob for what the API would refuse; whatever the handler raises becomes the outcome.
     """
-    handler, text = _handler(what), encode_payload(payload)
+    handler = _handler(what)
+    asked = Submission.of(handler.type, payload, None, None, max_attempts, timeout_seconds)
+    if (raw := id_bytes(job_id) if job_id else new_id()) is None:
+        raise InvalidJob("job_id", f"must be a uuid, not {job_id!r}")
+    new = asked.job(raw, time.time(), settings.load())
     if not 1 <= attempt <= max_attempts:
         raise InvalidJob("attempt", f"must lie between 1 and max_attempts ({max_attempts}), not {attempt}")
-    if (raw := id_bytes(job_id or _new_id())) is None:
-        raise InvalidJob("job_id", f"must be a uuid, not {job_id!r}")
-    job = ClaimedJob(raw, 1, handler.type, attempt, max_attempts, timeout_seconds, text.encode(), 0.0)
+    job = ClaimedJob(raw, 1, new.type, attempt, max_attempts, new.timeout_seconds, new.payload.encode(), 0.0)
     executor = Executor(settings.load().retry, threads=1, rng=random.Random(0))
     try:
         outcome = await executor.run(job, handler)
@@ -73,17 +74,13 @@ async def run_to_end(
 ) -> list[AttemptOutcome]:
     """Run attempts of one job until it is final, without waiting in between. Returns their outcomes in order."""
     outcomes: list[AttemptOutcome] = []
-    job_id, attempt = _new_id(), 1
+    job_id, attempt = id_text(new_id()), 1
     while not outcomes or not outcomes[-1].status.is_final:
         if len(outcomes) == max_attempts + MOST_SNOOZES:
             raise AssertionError(f"{what} is not final after {len(outcomes)} runs; does it snooze for ever?")
         outcomes.append(await run_inline(what, payload, attempt=attempt, max_attempts=max_attempts, job_id=job_id))
         attempt = outcomes[-1].attempt + 1
     return outcomes
-
-
-def _new_id() -> str:
-    return id_text(_ids.take(1, time.time_ns(), os.urandom(8))[0])
 
 
 def _handler(what: str | Callable[..., Any]) -> Handler:
@@ -94,4 +91,4 @@ def _handler(what: str | Callable[..., Any]) -> Handler:
         error.add_note("A test imports the module that registers its handler.")
         raise error
     known = (handler for type in handlers if (handler := handlers.get(type)) and handler.function is what)
-    return next(known, None) or Handler(what.__qualname__, what, inspect.iscoroutinefunction(what))
+    return next(known, None) or Handler(what.__qualname__[-200:], what, inspect.iscoroutinefunction(what))

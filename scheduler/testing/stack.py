@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,12 +18,12 @@ import psycopg
 import redis
 
 from scheduler.client import Client
-from scheduler.embedded import free_port, launch
+from scheduler.embedded import Child, ChildFailed, Crew, Launch, free_port
 from scheduler.errors import ConfigurationError, SchedulerError, nearest
 from scheduler.settings import PREFIX, Settings
 from scheduler.testing.waiting import eventually
 
-START_SECONDS, STOP_SECONDS = 30.0, 10.0
+START_SECONDS = 30.0
 LOG_TAIL = 5_000
 
 
@@ -48,8 +47,13 @@ class Stack:
     folder: Path
     settings: dict[str, Any] = field(default_factory=dict)
     stream: str = field(default_factory=lambda: f"test_{uuid.uuid4().hex[:12]}")
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    crew: Crew = field(default_factory=Crew)
     url: str = ""
+
+    @property
+    def processes(self) -> list[subprocess.Popen[bytes]]:
+        """Every process that was started, in that order."""
+        return [child.process for child in self.crew.children.values()]
 
     def environment(self, **settings: Any) -> dict[str, str]:
         """The variables of a process on this stack, such as a `scheduler` command that the test runs itself."""
@@ -61,24 +65,21 @@ class Stack:
 
     def start(self, command: str, **settings: Any) -> subprocess.Popen[bytes]:
         """Start `scheduler COMMAND`, and wait for nothing."""
-        process = launch(
-            [sys.executable, "-m", "scheduler", command],
-            log=self.folder / f"{command}-{len(self.processes)}.log",
-            dies_by=signal.SIGKILL,
-            environment=self.environment(**settings),
-            folder=Path.cwd(),
-        )
-        self.processes.append(process)
-        return process
+        return self._start(command, settings).process
+
+    def _start(self, command: str, settings: dict[str, Any]) -> Child:
+        name, words = f"{command}-{len(self.processes)}", [sys.executable, "-m", "scheduler", command]
+        log, environment = self.folder / f"{name}.log", self.environment(**settings)
+        return self.crew.start(Launch(name, words, log, environment, folder="."))
 
     async def api(self, **settings: Any) -> str:
         """Start an API process and wait until it is ready. Returns its URL, which also becomes `url`."""
         port = settings.setdefault("port", free_port())
-        process = self.start("api", **settings)
+        api = self._start("api", settings)
         self.url = f"http://127.0.0.1:{port}"
 
         async def is_ready() -> bool:
-            self._check(process)
+            _check(api)
             with suppress(httpx.TransportError):
                 return (await http.get(f"{self.url}/readyz")).is_success
             return False
@@ -89,18 +90,18 @@ class Stack:
 
     async def worker(self, **settings: Any) -> subprocess.Popen[bytes]:
         """Start a worker and wait until it is registered, or has died at a crash point. Raises SchedulerError."""
-        process = self.start("worker", **settings)
-        name = f"{socket.gethostname()}:{process.pid}"
+        worker = self._start("worker", settings)
+        name = f"{socket.gethostname()}:{worker.pid}"
         armed = "SCHEDULER_CRASH_POINTS" in self.environment(**settings)
 
         def is_registered() -> bool:
-            crashed = armed and process.poll() == -signal.SIGKILL
+            crashed = armed and worker.exit_code == -signal.SIGKILL
             if not crashed:
-                self._check(process)
+                _check(worker)
             return crashed or bool(self.rows("SELECT FROM scheduler.workers WHERE name = %s", name))
 
         await eventually(is_registered, within=START_SECONDS, of="a registered worker")
-        return process
+        return worker.process
 
     def client(self, **options: Any) -> Client:
         """A client of the API that was started last, as an async context manager."""
@@ -144,28 +145,11 @@ class Stack:
         return "\n".join(f"-- {path.stem}\n{path.read_text()}" for path in sorted(self.folder.glob("*.log")))
 
     def stop(self) -> None:
-        """End every process, a stopped one too, and delete this stack's keys in Redis."""
-        living = [process for process in self.processes if process.poll() is None]
-        for process in living:
-            process.terminate()
-            process.send_signal(signal.SIGCONT)
-        deadline = time.monotonic() + STOP_SECONDS
-        for process in living:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.01, deadline - time.monotonic()))
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)  # what its handlers started, too
-                process.wait(STOP_SECONDS)
+        """End every process, with what its handlers started, and delete this stack's keys in Redis."""
+        self.crew.end()
         with self.redis() as client:
             for key in client.scan_iter(f"*{self.stream}*", count=1_000):
                 client.delete(key)
-
-    def _check(self, process: subprocess.Popen[bytes]) -> None:
-        """Raises SchedulerError with the end of its log when it has ended."""
-        if process.poll() is not None:
-            [log] = self.folder.glob(f"*-{self.processes.index(process)}.log")
-            text = log.read_text(errors="replace")[-LOG_TAIL:]
-            raise SchedulerError(f"{log.stem} ended with {process.returncode}; {log} ends with:\n{text}")
 
 
 async def run_through_crash(
@@ -186,6 +170,14 @@ async def run_through_crash(
         await stack.worker(lease_seconds=lease)
         await stack.drained(within)
         return await client.get(job["id"])
+
+
+def _check(child: Child) -> None:
+    """Raises SchedulerError with the end of its log when it has ended."""
+    try:
+        child.check()
+    except ChildFailed as error:
+        raise SchedulerError(str(error)) from error
 
 
 def _field(name: str) -> str:

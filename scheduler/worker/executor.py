@@ -16,6 +16,7 @@ import msgspec
 
 from scheduler.errors import Discard, Snooze
 from scheduler.jobs.job import ClaimedJob, Outcome, id_text
+from scheduler.jobs.lifecycle import Transition, after_failure
 from scheduler.jobs.registry import Handler
 from scheduler.jobs.retry import RetryPolicy
 
@@ -85,7 +86,7 @@ class Executor:
 
     def failed(self, job: ClaimedJob, error: str) -> Outcome:
         """A failed attempt: another one later, or the dead letters."""
-        if job.attempt >= job.max_attempts:
+        if after_failure(job.attempt, job.max_attempts) is Transition.FAIL:
             return Outcome.fail(job, error)
         return Outcome.retry(job, error, self._retry.delay(job.attempt, self._rng.random()))
 

@@ -7,6 +7,7 @@ import time
 from collections import deque
 
 from scheduler.jobs.job import ClaimedJob, Outcome
+from scheduler.service import pause
 
 MAX_BATCH = 512
 PREFETCH_SECONDS = 0.05
@@ -36,6 +37,11 @@ class Hands:
         self.unsettled.append(outcome)
         self._finished += 1
         self.changed.set()
+
+    async def change(self, seconds: float) -> None:
+        """Wait until something here changes, at most `seconds`. Look first: what is looked at is no change any more."""
+        self.changed.clear()
+        await pause(self.changed, seconds)
 
     def measure(self) -> None:
         now = time.monotonic()

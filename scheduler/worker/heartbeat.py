@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 
 from scheduler.errors import StoreUnavailable
-from scheduler.facts.telemetry import emit, logger, tally
+from scheduler.facts.facts import HEARTBEAT_FAILED, HEARTBEAT_MISSED, LEASE_LAPSED, tally, tell
 from scheduler.jobs.job import id_text
 from scheduler.storage.postgres import Postgres
 from scheduler.storage.store import Store
@@ -44,7 +43,7 @@ class Heartbeat:
         self._steady_since: float | None = None
         self._renewed_at = 0.0
         self._missed = False
-        self._registered = threading.Event()
+        self._loop, self._held = asyncio.get_running_loop(), asyncio.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat")
 
@@ -61,9 +60,13 @@ class Heartbeat:
 
     async def registered(self, stop: asyncio.Event) -> bool:
         """Wait for the first lease; False when `stop` is set before it is held."""
-        while not self._registered.is_set() and not stop.is_set():
-            await asyncio.sleep(0.02)
-        return self._registered.is_set()
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._held, stop)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return self._held.is_set()
 
     async def stop(self) -> None:
         self._stopping.set()
@@ -82,30 +85,32 @@ class Heartbeat:
                 await self._renew(store)
             except StoreUnavailable as error:
                 self._missed = True
-                emit("heartbeat_missed", logging.WARNING, reason=error)
-            except Exception:
-                logger.exception("heartbeat_failed")
+                tell(HEARTBEAT_MISSED, reason=error)
+            except Exception as error:
+                tell(HEARTBEAT_FAILED, trace=error)
             wait = min(period, 0.25) if self._steady_since is None else period
             await asyncio.to_thread(self._stopping.wait, max(0.01, began + wait - time.monotonic()))
         await postgres.close()
 
     async def _renew(self, store: Store) -> None:
         asked = time.monotonic()
-        unbroken, cancelled = await store.heartbeat(
+        beat = await store.heartbeat(
             self.worker,
             name=self._name,
             lease_seconds=self._lease,
             types=self._types,
             counters=json.dumps(dict(tally)),
         )
-        if not unbroken:
+        first = self._steady_since is None  # also when the lease is there: the reply to the beat that took it was lost
+        if first or not beat.unbroken:
             self._steady_since = asked
-            if self._registered.is_set():
-                emit("lease_lapsed", logging.WARNING, worker=self.worker_text)
-        if self._registered.is_set() and (self._missed or not unbroken):
+        if first:
+            self._loop.call_soon_threadsafe(self._held.set)
+        elif self._missed or not beat.unbroken:
+            if not beat.unbroken:
+                tell(LEASE_LAPSED, worker=self.worker_text)
             self._on_lapse()
         self._missed = False
         self._renewed_at = asked
-        self._registered.set()
-        if cancelled:
-            self._on_cancelled(cancelled)
+        if beat.cancelled:
+            self._on_cancelled(beat.cancelled)

@@ -13,9 +13,9 @@ import time
 from collections.abc import Sequence
 
 from scheduler.errors import StoreUnavailable
-from scheduler.facts.telemetry import count
+from scheduler.facts.facts import UNCLAIMED, tell
 from scheduler.jobs.job import ClaimedJob, id_text
-from scheduler.service import Service, pause
+from scheduler.service import Service
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Delivery, Stream
 from scheduler.worker.hands import MAX_BATCH, Hands
@@ -47,8 +47,7 @@ class Reader(Service):
             await self._claim()
         room = self._hands.room()
         if room <= 0:
-            self._hands.changed.clear()
-            await pause(self._hands.changed, 0.05)
+            await self._hands.change(0.05)
             return 0.0
         try:
             await self._read(room)
@@ -95,7 +94,6 @@ class Reader(Service):
                 return
             jobs = await self._claim_some(deliveries)
             del self._unclaimed[: len(deliveries)]
-            count("claimed", len(jobs))
             if suspects := self._suspects.among(jobs):
                 self._slots.put([job for job in jobs if job not in suspects])
                 await self._suspects.run_alone(suspects, self.quiet)
@@ -117,7 +115,7 @@ class Reader(Service):
 
     async def _drop(self, deliveries: list[Delivery]) -> None:
         """Acknowledge deliveries whose job is finished, another's, or not due. The record knows; nothing is lost."""
-        count("unclaimed", len(deliveries))
+        tell(UNCLAIMED, deliveries)
         for delivery in deliveries:
             del self._hands.entries[delivery.job_id]
             self._hands.held.discard(delivery.entry)

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from itertools import islice
 
 from scheduler.errors import StoreUnavailable, ValueRefused
-from scheduler.facts.telemetry import count, emit, logger
-from scheduler.jobs.job import ClaimedJob, Outcome, id_text
+from scheduler.facts import facts
+from scheduler.facts.facts import tell
+from scheduler.jobs.job import Outcome, id_text
 from scheduler.jobs.lifecycle import Transition
-from scheduler.service import Service, pause
+from scheduler.service import Service
+from scheduler.storage.rows import Letter, Settled
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
 from scheduler.worker.hands import MAX_BATCH, Hands
-from scheduler.worker.slots import Slots
 
 MAX_BATCH_BYTES = 4 << 20
 PACE_SECONDS = 0.002
 
-_COUNTED = {
-    Transition.COMPLETE: "completed",
-    Transition.RETRY: "retried",
-    Transition.FAIL: "failed",
-    Transition.SNOOZE: "snoozed",
-    Transition.RELEASE: "released",
+_FACTS = {
+    Transition.COMPLETE: facts.COMPLETED,
+    Transition.RETRY: facts.RETRIED,
+    Transition.FAIL: facts.FAILED,
+    Transition.SNOOZE: facts.SNOOZED,
+    Transition.RELEASE: facts.RELEASED,
 }
 
 
@@ -35,17 +36,15 @@ class Settler(Service):
 
     name = "settler"
 
-    def __init__(self, store: Store, stream: Stream, hands: Hands, slots: Slots, unhandled_seconds: float) -> None:
+    def __init__(self, store: Store, stream: Stream, hands: Hands) -> None:
         super().__init__()
-        self._store, self._stream, self._hands, self._slots = store, stream, hands, slots
-        self._unhandled_seconds = unhandled_seconds
+        self._store, self._stream, self._hands = store, stream, hands
         self._flushed_at = 0.0
 
     async def tick(self) -> float:
         hands = self._hands
-        if not hands.unsettled and not self._slots.unhandled:
-            hands.changed.clear()
-            await pause(hands.changed, 0.5)
+        if not hands.unsettled:
+            await hands.change(0.5)
             return 0.0
         if (early := self._flushed_at + PACE_SECONDS - time.monotonic()) > 0:
             await asyncio.sleep(early)
@@ -55,88 +54,63 @@ class Settler(Service):
 
     async def flush(self) -> None:
         """Settle one batch. On an error nothing is forgotten: the batch is settled again, fenced as before."""
-        hands = self._hands
-        if self._slots.unhandled:
-            await self._postpone([self._slots.unhandled[i] for i in range(min(MAX_BATCH, len(self._slots.unhandled)))])
-        if not (batch := _first(hands.unsettled)):
-            return
+        batch = _first(self._hands.unsettled)
         plain = [o for o in batch if o.transition is Transition.COMPLETE and o.result is None]
         other = [o for o in batch if o.transition is not Transition.COMPLETE or o.result is not None]
-        lost = await self._store.complete(plain) if plain else []
-        waiting: list[tuple[bytes, float]] = []
+        settled = await self._store.complete(plain) if plain else Settled()
         if other:
-            settled_waiting, settled_lost = await self._settle(other)
-            waiting, lost = settled_waiting, lost + settled_lost
+            settled += await self._settle(other)
         for _ in batch:
-            hands.unsettled.popleft()
-        self._account(batch, lost)
-        await self._tell_redis(batch, {o.job.id for o in lost}, waiting)
+            self._hands.unsettled.popleft()
+        _account(settled)
+        await self._tell_redis(batch, settled)
 
-    async def _settle(self, outcomes: list[Outcome]) -> tuple[list[tuple[bytes, float]], list[Outcome]]:
+    async def _settle(self, outcomes: list[Outcome]) -> Settled:
         """Settle a mixed batch; a value that PostgreSQL refuses fails its own job only."""
         try:
-            settled = await self._store.settle(outcomes)
-            return settled.waiting, settled.lost
+            return await self._store.settle(outcomes)
         except ValueRefused as error:
             if len(outcomes) == 1:
-                refusal = Outcome.fail(outcomes[0].job, f"its outcome could not be stored: {error}")
-                settled = await self._store.settle([refusal])
-                await self._stream_dead([refusal])
-                return settled.waiting, settled.lost
+                refusal = f"its outcome could not be stored: {error}"
+                return await self._store.settle([Outcome.fail(outcomes[0].job, refusal)])
             half = len(outcomes) // 2
-            first, second = await self._settle(outcomes[:half]), await self._settle(outcomes[half:])
-            return first[0] + second[0], first[1] + second[1]
+            return await self._settle(outcomes[:half]) + await self._settle(outcomes[half:])
 
-    def _account(self, batch: list[Outcome], lost: list[Outcome]) -> None:
-        late = {id(o) for o in lost}
-        for outcome in batch:
-            if id(outcome) not in late:
-                count(_COUNTED[outcome.transition])
-        if lost:
-            count("lease_lost", len(lost))
-            emit("lease_lost", logging.WARNING, jobs=len(lost), first=id_text(lost[0].job.id))
-        for outcome in batch:
-            if outcome.error:
-                facts = {
-                    "job_id": id_text(outcome.job.id),
-                    "type": outcome.job.type,
-                    "attempt": outcome.job.attempt,
-                }
-                level = logging.WARNING if outcome.transition is Transition.FAIL else logging.INFO
-                emit(f"job_{_COUNTED[outcome.transition]}", level, **facts, error=outcome.error[:200])
-
-    async def _tell_redis(self, batch: list[Outcome], lost: set[bytes], waiting: list[tuple[bytes, float]]) -> None:
+    async def _tell_redis(self, batch: list[Outcome], settled: Settled) -> None:
         """Make the index follow the record. When Redis is away the reconciler and the sweep make up for it."""
         entries = [entry for o in batch if (entry := self._hands.entries.pop(o.job.id, None))]
-        again = {o.job.id for o in batch if o.transition is Transition.RELEASE and not o.delay_seconds}
         try:
-            await self._stream.schedule((i, due) for i, due in waiting if i not in again)
-            await self._stream.publish([i for i, _ in waiting if i in again])
-            await self._stream_dead([o for o in batch if o.transition is Transition.FAIL and o.job.id not in lost])
+            await tell_redis(self._stream, settled)
             await self._stream.ack(entries)
         except StoreUnavailable as error:
-            logger.debug("index_not_told", extra={"facts": {"jobs": len(batch), "reason": error}})
+            tell(facts.INDEX_NOT_TOLD, batch, reason=error)
         finally:
             self._hands.held.difference_update(entries)
             self._hands.changed.set()
 
-    async def _stream_dead(self, outcomes: Sequence[Outcome]) -> None:
-        if outcomes:
-            await self._stream.dead_letter([(o.job.id, o.job.type, o.error or "") for o in outcomes])
 
-    async def _postpone(self, jobs: list[ClaimedJob]) -> None:
-        released = await self._store.postpone(jobs, self._unhandled_seconds)
-        for _ in jobs:
-            self._slots.unhandled.popleft()
-        types = sorted({job.type for job in jobs})
-        emit("unhandled", logging.WARNING, jobs=len(jobs), types=types)
-        entries = [entry for job in jobs if (entry := self._hands.entries.pop(job.id, None))]
-        try:
-            await self._stream.schedule((job.id, due) for job, due in released if job.status == "PENDING")
-            await self._stream.dead_letter([(j.id, j.type, j.error or "") for j, _ in released if j.status == "FAILED"])
-            await self._stream.ack(entries)
-        finally:
-            self._hands.held.difference_update(entries)
+async def tell_redis(stream: Stream, settled: Settled) -> None:
+    """Index what has been settled: when it runs again, or that it is a dead letter. Raises StoreUnavailable."""
+    later = dict(settled.due_ms)
+    at_once = [o.job.id for o in settled.done if not o.delay_seconds and o.job.id in later]
+    for job_id in at_once:
+        del later[job_id]
+    await stream.schedule(later)
+    await stream.publish(at_once)
+    dead = [o for o in settled.done if o.transition is Transition.FAIL]
+    await stream.dead_letter([Letter(o.job.id, o.job.type, o.error or "") for o in dead])
+
+
+def _account(settled: Settled) -> None:
+    """Tell what came of a batch."""
+    for transition, amount in Counter(outcome.transition for outcome in settled.done).items():
+        tell(_FACTS[transition], amount)
+    tell(facts.LEASE_LOST, settled.lost)
+    for outcome in (*settled.done, *settled.lost):
+        if outcome.error:
+            job, error = outcome.job, outcome.error[:200]
+            fact = facts.JOB_FAILED if outcome.transition is Transition.FAIL else facts.JOB_RETRIED
+            tell(fact, job_id=id_text(job.id), type=job.type, attempt=job.attempt, error=error)
 
 
 def _first(outcomes: Iterable[Outcome]) -> list[Outcome]:

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
+from scheduler.facts.facts import HANDLER_ENDED, HANDLER_STARTED, UNHANDLED, tell
 from scheduler.jobs.job import ClaimedJob, Outcome
 from scheduler.jobs.registry import Registry
 from scheduler.worker.executor import Executor
@@ -17,29 +18,28 @@ YIELD_AFTER = 128
 class Slots:
     """`concurrency` long-lived tasks that pull claimed jobs; a handler that never waits costs no task switch."""
 
-    def __init__(self, executor: Executor, registry: Registry, hands: Hands) -> None:
+    def __init__(self, executor: Executor, registry: Registry, hands: Hands, unhandled_seconds: float) -> None:
         self._executor, self._registry, self._hands = executor, registry, hands
+        self._patience_seconds = unhandled_seconds
         self._idle: deque[asyncio.Event] = deque()
         self._waking = 0
-        self._unhandled: deque[ClaimedJob] = deque()
-        self.released = False
 
     @property
     def busy(self) -> bool:
         return len(self._idle) < self._hands.concurrency
 
-    @property
-    def unhandled(self) -> deque[ClaimedJob]:
-        return self._unhandled
-
     def put(self, jobs: Sequence[ClaimedJob]) -> None:
-        known = self._registry
+        """Queue jobs for the slots; those without a handler here go back."""
+        known, unhandled = self._registry, []
         for job in jobs:
             if job.type in known:
                 self._hands.queue.append(job)
             else:
-                self._unhandled.append(job)
-                self._hands.changed.set()
+                unhandled.append(job)
+        if unhandled:
+            tell(UNHANDLED, unhandled, types=sorted({job.type for job in unhandled}))
+            for job in unhandled:
+                self._hands.finished(Outcome.unhandled(job, self._patience_seconds))
         self._wake()
 
     def _wake(self) -> None:
@@ -69,7 +69,12 @@ class Slots:
         handler = self._registry.get(job.type)
         assert handler is not None
         try:
-            return await self._executor.run(job, handler)
+            if HANDLER_STARTED.ears:
+                tell(HANDLER_STARTED, [job])
+            outcome = await self._executor.run(job, handler)
+            if HANDLER_ENDED.ears:
+                tell(HANDLER_ENDED, [outcome])
+            return outcome
         except asyncio.CancelledError:
             self._hands.finished(Outcome.release(job))
             raise

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 
 from scheduler.jobs.job import ClaimedJob, Outcome
-from scheduler.service import pause
 from scheduler.worker.hands import Hands
 from scheduler.worker.slots import Slots
 
@@ -34,7 +33,7 @@ class Suspects:
         for job in put_off:
             hands.finished(Outcome.release(job, SUSPECT_WAIT_SECONDS))
         while not quiet.is_set() and any(job.id in hands.entries for job in put_off):
-            await pause(quiet, 0.005)
+            await hands.change(SUSPECT_WAIT_SECONDS)
         if chosen:
             self._running = chosen[0].id
             self._slots.put(chosen)

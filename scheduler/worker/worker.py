@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import socket
@@ -11,7 +10,8 @@ import time
 from collections.abc import Sequence
 
 from scheduler.errors import StoreUnavailable
-from scheduler.facts.telemetry import emit
+from scheduler.facts import facts
+from scheduler.facts.facts import tell
 from scheduler.jobs.job import Outcome
 from scheduler.jobs.registry import handlers
 from scheduler.service import Service
@@ -22,7 +22,7 @@ from scheduler.worker.executor import Executor
 from scheduler.worker.hands import Hands
 from scheduler.worker.heartbeat import Heartbeat
 from scheduler.worker.reader import Reader
-from scheduler.worker.settler import Settler
+from scheduler.worker.settler import Settler, tell_redis
 from scheduler.worker.slots import Slots
 
 LAST_FLUSH_SECONDS = 5.0
@@ -35,9 +35,9 @@ class Worker:
         self._settings, self._worker, self._store, self._stream = settings, worker, store, stream
         self.hands = Hands(settings.concurrency)
         self.executor = Executor(settings.retry, threads=min(settings.concurrency, 500), rng=random.Random())
-        self.slots = Slots(self.executor, handlers, self.hands)
+        self.slots = Slots(self.executor, handlers, self.hands, settings.unhandled_seconds)
         self.reader = Reader(worker, store, stream, self.hands, self.slots)
-        self.settler = Settler(store, stream, self.hands, self.slots, settings.unhandled_seconds)
+        self.settler = Settler(store, stream, self.hands)
         self._loop = asyncio.get_running_loop()
         self.heartbeat = Heartbeat(
             settings.require_stores()[0],
@@ -58,7 +58,7 @@ class Worker:
         try:
             if not await self.heartbeat.registered(stop):
                 return
-            emit("worker_started", worker=self.heartbeat.worker_text, concurrency=settings.concurrency)
+            tell(facts.WORKER_STARTED, worker=self.heartbeat.worker_text, concurrency=settings.concurrency)
             async with asyncio.TaskGroup() as group:
                 loops = [
                     group.create_task(service.run(finish), name=service.name) for service in (self.settler, *keepers)
@@ -73,40 +73,43 @@ class Worker:
         finally:
             self.executor.close()
             await self.heartbeat.stop()
-            emit("worker_stopped", worker=self.heartbeat.worker_text)
+            tell(facts.WORKER_STOPPED, worker=self.heartbeat.worker_text)
 
     async def _drain(self, reading: asyncio.Task[None], slots: list[asyncio.Task[None]]) -> None:
         hands, until = self.hands, time.monotonic() + self._settings.grace_seconds
-        emit("worker_draining", running=len(self.executor.running), queued=len(hands.queue))
+        tell(facts.WORKER_DRAINING, running=len(self.executor.running), queued=len(hands.queue))
         self.reader.quiet.set()
+        hands.changed.set()
         self._release_queued()
         await asyncio.wait([reading], timeout=LAST_FLUSH_SECONDS)
         reading.cancel()
         self._release_queued()
         while self.executor.running and time.monotonic() < until:
-            await asyncio.sleep(0.02)
+            await hands.change(until - time.monotonic())
         for context in self.executor.running.values():
             context.cancelled = True
         for slot in slots:
             slot.cancel()
         await asyncio.wait(slots, timeout=LAST_FLUSH_SECONDS)
         last = time.monotonic() + LAST_FLUSH_SECONDS
-        while (hands.unsettled or self.slots.unhandled) and time.monotonic() < last:
-            await asyncio.sleep(0.01)
+        while hands.unsettled and time.monotonic() < last:
+            await hands.change(last - time.monotonic())
 
     def _release_queued(self) -> None:
         while self.hands.queue:
             self.hands.finished(Outcome.release(self.hands.queue.popleft()))
 
     async def _leave(self) -> None:
-        """Give back what was delivered, end the lease. Out of reach of the stores, the lease runs out by itself."""
+        """Give back what was delivered, and what it holds unknowingly; end the lease, or let it run out by itself."""
         try:
             await self.reader.give_back()
             await self.heartbeat.stop()
+            if held := await self._store.held_by(self._worker):
+                await tell_redis(self._stream, await self._store.settle([Outcome.release(job) for job in held]))
             await self._store.deregister(self._worker)
             await self._stream.forget(self.heartbeat.worker_text)
         except StoreUnavailable as error:
-            emit("left_unregistered", logging.WARNING, reason=error)
+            tell(facts.LEFT_UNREGISTERED, reason=error)
 
     def _call(self, function: object, *arguments: object) -> None:
         if not self._loop.is_closed():
@@ -127,4 +130,4 @@ class Worker:
         try:
             self._mark_cancelled(await self._store.not_held(self._worker, list(self.executor.running)))
         except StoreUnavailable as error:
-            emit("claims_unchecked", logging.WARNING, reason=error)
+            tell(facts.CLAIMS_UNCHECKED, reason=error)

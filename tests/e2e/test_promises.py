@@ -145,6 +145,9 @@ async def test_a_poison_job_ends_in_the_dlq_after_max_attempts_and_lets_others_t
         final = await client.get(poison["id"], wait=30)
         assert (final["status"], final["attempt"]) == ("FAILED", 2)
         assert [attempt["status"] for attempt in final["attempts"]] == ["FAILED", "FAILED"]
+        await eventually(
+            lambda: f"job_failed job_id={poison['id']} type=CRASH" in cluster.log(), of="its end in the log"
+        )
         after = await client.submit("NOOP", {})
         assert (await client.get(after["id"], wait=20))["status"] == "COMPLETED"
         assert [job["id"] for job in (await client.dead_letters())["jobs"]] == [poison["id"]]

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import product
 
 import pytest
 
-from scheduler.jobs.lifecycle import FINAL, RULES, Status, Transition, after_death, apply, diagram, is_legal
+from scheduler.jobs.lifecycle import (
+    FINAL,
+    RULES,
+    Rule,
+    Status,
+    Transition,
+    after_death,
+    after_failure,
+    apply,
+    diagram,
+    when_unhandled,
+)
 from tests.cluster import ROOT
 
 PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = Status
@@ -16,6 +28,7 @@ T = Transition
 # Every legal arrow, written out by hand: (from, by) -> (to, what a job in its attempt 3 shows afterwards).
 ARROWS = {
     (PENDING, T.CLAIM): (PROCESSING, 4),
+    (PROCESSING, T.RECLAIM): (PROCESSING, 3),
     (PROCESSING, T.COMPLETE): (COMPLETED, 3),
     (PROCESSING, T.RETRY): (PENDING, 3),
     (PROCESSING, T.FAIL): (FAILED, 3),
@@ -31,13 +44,11 @@ ILLEGAL = sorted(set(product(Status, Transition)) - set(ARROWS))
 
 @pytest.mark.parametrize(("source", "transition"), ARROWS)
 def test_a_legal_arrow_leads_where_it_should(source: Status, transition: Transition) -> None:
-    assert is_legal(source, transition)
     assert apply(source, 3, transition) == ARROWS[source, transition]
 
 
 @pytest.mark.parametrize(("source", "transition"), ILLEGAL)
 def test_an_arrow_outside_the_table_is_refused_naming_both_ends(source: Status, transition: Transition) -> None:
-    assert not is_legal(source, transition)
     with pytest.raises(ValueError, match=f"^{transition} cannot start from {source}; it starts from"):
         apply(source, 1, transition)
 
@@ -52,11 +63,34 @@ def test_a_final_status_is_left_by_a_redrive_only() -> None:
     assert {t for t, rule in RULES.items() if rule.sources & FINAL} == {T.REDRIVE}
 
 
-@pytest.mark.parametrize(("attempt", "expected"), [(1, T.RESCUE), (3, T.RESCUE), (4, T.FAIL), (5, T.FAIL)])
-def test_a_death_in_the_last_attempt_fails_the_job_and_any_other_gives_it_back(
-    attempt: int, expected: Transition
+@pytest.mark.parametrize(("attempt", "is_last"), [(1, False), (3, False), (4, True), (5, True)])
+def test_a_failure_or_a_death_in_the_last_attempt_fails_the_job_and_any_other_gives_it_back(
+    attempt: int, is_last: bool
 ) -> None:
-    assert after_death(attempt, 4) is expected
+    assert after_failure(attempt, 4) is (T.FAIL if is_last else T.RETRY)
+    assert after_death(attempt, 4) is (T.FAIL if is_last else T.RESCUE)
+
+
+@pytest.mark.parametrize(("waited", "expected"), [(0.0, T.RELEASE), (60.0, T.RELEASE), (60.1, T.FAIL)])
+def test_a_job_that_nobody_handles_goes_back_until_it_is_overdue(waited: float, expected: Transition) -> None:
+    assert when_unhandled(waited, 60.0) is expected
+
+
+def test_the_table_says_what_else_a_transition_does_to_the_row() -> None:
+    plain = {t: replace(rule, sources=frozenset(), target=PENDING, attempt=0) for t, rule in RULES.items()}
+    claim, keep, later = Rule(frozenset(), PENDING, fence=+1), Rule(frozenset(), PENDING), replace
+    assert plain == {
+        T.CLAIM: claim,
+        T.RECLAIM: claim,
+        T.COMPLETE: keep,
+        T.RETRY: later(keep, crashes=None, moves_due=True),
+        T.FAIL: keep,
+        T.SNOOZE: later(keep, moves_due=True),
+        T.RELEASE: keep,
+        T.RESCUE: later(keep, crashes=+1, moves_due=True, at_once=True),
+        T.CANCEL: keep,
+        T.REDRIVE: later(keep, crashes=None, moves_due=True, at_once=True),
+    }
 
 
 def test_the_schema_allows_the_same_statuses_and_calls_the_same_ones_final() -> None:

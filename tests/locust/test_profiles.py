@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
-from locustfiles.mix import jobs
+from chaos.load.mix import MIX
+from chaos.load.workload import Workload
+from chaos.record.plan import Settings
+from locustfiles.mix import SLEEP_SECONDS, jobs
 from tests.locust.conftest import ROOT, Ended, child
 
 Headless = Callable[..., Ended]
@@ -156,11 +159,19 @@ def test_the_web_page_runs_a_burst_and_stays(stand_in: StandIn, free_port: int) 
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "locustfiles").glob("*.py")), ids=lambda path: path.name)
-def test_profiles_know_the_scheduler_by_http_only(path: Path) -> None:
+def test_profiles_know_the_scheduler_by_http_only_and_share_the_mix_with_the_harness(path: Path) -> None:
     nodes = list(ast.walk(ast.parse(path.read_text())))
-    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
-    assert not {name.split(".")[0] for name in names} & {"scheduler", "chaos"}
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert {name for name in names if name.split(".")[0] in {"scheduler", "chaos"}} <= {"chaos.load.mix"}
+
+
+def test_a_profile_and_a_workload_submit_the_same_mix() -> None:
+    load = Workload(Settings(jobs=4_000), sleep_seconds=SLEEP_SECONDS)
+    ours = Counter(each.job.type for each in load.arrivals(1, "http://localhost/hook"))
+    theirs = Counter(job.type for job in islice(jobs(1, "key", "http://localhost/hook"), 4_000))
+    assert ours.keys() == theirs.keys() == MIX.keys()
+    assert all(abs(ours[type] - theirs[type]) < 200 for type in MIX)
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:

@@ -10,7 +10,6 @@ never heard of again, which makes the verdict invalid. No server, no clock, no s
 from __future__ import annotations
 
 import heapq
-import json
 import random
 import sys
 import uuid
@@ -19,6 +18,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from chaos.judge import judge
+from chaos.record.aim import Aim
+from chaos.record.history import Attempt, Status
+from chaos.record.plan import Manifest, Phase, Planned, Settings
+from tests.stories import Story
 
 MONO_ORIGIN_NS = 5_000_000_000_000
 WALL_ORIGIN = 1_789_000_000.0
@@ -52,7 +57,7 @@ class Job:
     executions: list[Execution] = field(default_factory=list)
     waits: list[tuple[float, float]] = field(default_factory=list)
     finished: float | None = None
-    status: str = "PENDING"
+    status: Status = "PENDING"
 
 
 class Simulation:
@@ -72,14 +77,14 @@ class Simulation:
         self.at(RESTART_AT, "restart", 4107)
         self.at(CUT_UNTIL + 0.12, "heal", None)
 
-    def at(self, when: float, kind: str, subject: Any) -> None:
+    def at(self, when: float, event: str, subject: Any) -> None:
         self.sequence += 1
-        heapq.heappush(self.events, (when, self.sequence, kind, subject))
+        heapq.heappush(self.events, (when, self.sequence, event, subject))
 
     def run(self) -> list[Job]:
         while self.events:
-            now, _, kind, subject = heapq.heappop(self.events)
-            getattr(self, f"_{kind}")(now, subject)
+            now, _, event, subject = heapq.heappop(self.events)
+            getattr(self, f"_{event}")(now, subject)
             if not CUT_AT <= now < CUT_UNTIL:
                 self._claim(now)
         return self.jobs
@@ -92,13 +97,14 @@ class Simulation:
         return arrivals
 
     def _job(self, number: int, at: float) -> Job:
-        (kind,) = self.rng.choices(list(MIX), list(MIX.values()))
+        (job_type,) = self.rng.choices(list(MIX), list(MIX.values()))
         payload: dict[str, Any] = {}
-        if kind == "SLEEP":
+        if job_type == "SLEEP":
             payload = {"seconds": round(self.rng.uniform(0.1, 1.0), 3)}
-        elif kind == "FLAKY":
+        elif job_type == "FLAKY":
             payload = {"failures": self.rng.choice((1, 1, 1, 2))}
-        return Job(number, str(uuid.UUID(int=self.rng.getrandbits(128), version=4)), kind, payload, at, self._ack(at))
+        job_id = str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
+        return Job(number, job_id, job_type, payload, at, self._ack(at))
 
     def _ack(self, at: float) -> float:
         slow = self.rng.uniform(0.03, 0.25) if CUT_AT <= at < CUT_AT + 0.6 else 0.0
@@ -156,105 +162,74 @@ class Simulation:
 
 
 def write(folder: Path, *, seed: int = 7, jobs: int = 1000, lost: int = 0) -> Path:
-    """Simulate and write a whole run folder; returns it."""
+    """Simulate, judge, and write a whole run folder; returns it."""
+    story = Story(manifest=_manifest(folder.name, seed, jobs))
     done = Simulation(seed, jobs, lost).run()
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(seed + 1)
-    _lines(folder / "history.jsonl", _history(done, rng))
-    _lines(folder / "effects.jsonl", _effects(done))
-    _lines(folder / "finals.jsonl", [_final(job) for job in done])
-    _lines(folder / "samples.jsonl", _samples(done))
-    dead = [job.id for job in done if job.status == "FAILED"]
-    _document(folder / "stores.json", {"stream": 0, "pending": 0, "retry": 0, "dlq": dead})
-    _document(folder / "manifest.json", _manifest(folder, seed, jobs))
-    _document(folder / "verdict.json", _verdict(done, [job.id for job in done if job.finished is None]))
+    _tell_faults(story)
+    _tell_submits(story, done, random.Random(seed + 1))
+    for job in done:
+        _tell_job(story, job)
+    _tell_samples(story, done)
+    story.effects.sort(key=lambda each: each.time_ns)
+    story.letters(*(job.id for job in done if job.status == "FAILED"))
+    written = story.write(folder)
+    written.write(written.verdict, judge(story.run))
     return folder
 
 
-def _history(jobs: list[Job], rng: random.Random) -> list[dict[str, Any]]:
-    lines: list[dict[str, Any]] = []
+def _tell_faults(story: Story) -> None:
+    story.fault("kill", "worker-1", at=KILL_AT - 0.004, until=KILL_AT + 0.002, pid=4101)
+    story.heal("kill", "worker-1", at=RESTART_AT - 0.3, until=RESTART_AT)
+    story.fault("partition.hold", "worker-redis", at=CUT_AT - 0.02, until=CUT_AT)
+    story.heal("partition.hold", "worker-redis", at=CUT_UNTIL - 0.01, until=CUT_UNTIL)
 
-    def pair(op: int, process: str, f: str, begun: Any, done: Any, at: float, until: float, **kind: Any) -> None:
-        one = {"op": op, "process": process, "f": f}
-        lines.append({**one, "type": "invoke", "value": begun, "time_ns": _ns(at), "error": None})
-        lines.append({**one, "type": "ok", "value": done, "time_ns": _ns(until), "error": None, **kind})
 
-    for op, (name, target, at, until, extra) in enumerate(_faults()):
-        begun = {"target": target, **extra} if name != "heal" else extra | {"target": target}
-        pair(op, "nemesis", name, begun, begun, at, until)
+def _tell_submits(story: Story, jobs: list[Job], rng: random.Random) -> None:
+    """Some are refused first, and some cut off by the fault: those are sent again by another client."""
     for job in jobs:
-        value = {
-            "type": job.type,
-            "payload": job.payload,
-            "idempotency_key": f"synthetic-{job.number}",
-            "intended_ns": _ns(job.intended),
-        }
-        op, process, at = 1_000_000 + 2 * job.number, f"locust-{job.number % 50}", job.intended
+        body: dict[str, Any] = {"key": f"synthetic-{job.number}", "payload": job.payload, "intended": job.intended}
+        client, at = f"locust-{job.number % 50}", job.intended
         if job.number % 97 == 0:
-            until = at + 0.002
-            pair(op, process, "submit", value, value, at, until, type="fail", error="429 Backlog full")
-            at = until + 0.1
+            refusal = "429 Backlog full"
+            story.submit(job.id, job.type, **body, told="fail", at=at, until=at + 0.002, process=client, error=refusal)
+            at += 0.102
         elif CUT_AT <= job.intended < CUT_AT + 0.5 and job.number % 3 == 0:
-            pair(op, process, "submit", value, value, at, at + 1.0, type="info", error="TimeoutError: 1 s")
-            process, at = f"locust-{1000 + job.number}", at + 1.1
+            story.submit(
+                job.id, job.type, **body, told="info", at=at, until=at + 1.0, process=client, error="TimeoutError: 1 s"
+            )
+            client, at = f"locust-{1000 + job.number}", at + 1.1
         accepted = max(job.accepted, at + rng.lognormvariate(-5.4, 0.4) if at > job.intended else 0)
-        answer = {"id": job.id, "status": "PENDING"}
-        pair(op + 1, process, "submit", value, answer, at + rng.uniform(0, 0.0004), accepted)
-    lines.sort(key=lambda line: (line["time_ns"], line["op"]))
-    return [{"index": index, **line} for index, line in enumerate(lines)]
+        story.submit(job.id, job.type, **body, at=at + rng.uniform(0, 0.0004), until=accepted, process=client)
 
 
-def _faults() -> list[tuple[str, str, float, float, dict[str, Any]]]:
-    cut = {"fault": "partition.hold"}
-    return [
-        ("kill", "worker-1", KILL_AT - 0.004, KILL_AT + 0.002, {"pid": 4101}),
-        ("heal", "worker-1", RESTART_AT - 0.3, RESTART_AT, {"fault": "kill"}),
-        ("partition.hold", "worker-redis", CUT_AT - 0.02, CUT_AT, {}),
-        ("heal", "worker-redis", CUT_UNTIL - 0.01, CUT_UNTIL, cut),
-    ]
-
-
-def _effects(jobs: list[Job]) -> list[dict[str, Any]]:
-    lines: list[dict[str, Any]] = []
-    for job in jobs:
-        for each in job.executions:
-            line = {"job_id": job.id, "attempt": each.attempt, "pid": each.pid, "type": job.type}
-            lines.append({**line, "event": "start", "time_ns": _ns(each.start)})
-            if each.end is not None:
-                lines.append({**line, "event": "end" if each.ok else "error", "time_ns": _ns(each.end)})
-    return sorted(lines, key=lambda line: int(line["time_ns"]))
-
-
-def _final(job: Job) -> dict[str, Any]:
-    failed = [each for each in job.executions if not each.ok and each.end is not None]
-    error = f"RuntimeError: {job.type} fails" if job.status == "FAILED" else None
-    return {
-        "id": job.id,
-        "type": job.type,
-        "status": job.status,
-        "attempt": len(job.executions),
-        "max_attempts": MAX_ATTEMPTS,
-        "created_at": _wall(job.accepted - 0.001),
-        "run_at": _wall(job.accepted - 0.001),
-        "started_at": _wall(job.executions[-1].start) if job.executions else None,
-        "finished_at": _wall(job.finished) if job.finished is not None else None,
-        "result": None,
-        "error": error,
-        "attempts": [
-            {
-                "attempt": each.attempt,
-                "status": "FAILED",
-                "started_at": _wall(each.start),
-                "finished_at": _wall(each.end or each.start),
-                "error": f"RuntimeError: {job.type} fails",
-            }
-            for each in failed
+def _tell_job(story: Story, job: Job) -> None:
+    """What its bodies wrote, and the API's last word on it."""
+    error = f"RuntimeError: {job.type} fails"
+    for each in job.executions:
+        story.start(job.id, each.attempt, at=each.start, pid=each.pid, job_type=job.type)
+        if each.end is not None:
+            close = story.end if each.ok else story.error
+            close(job.id, each.attempt, at=each.end, pid=each.pid, job_type=job.type)
+    story.final(
+        job.id,
+        job.status,
+        len(job.executions),
+        type=job.type,
+        max_attempts=MAX_ATTEMPTS,
+        created_at=_wall(job.accepted - 0.001),
+        run_at=_wall(job.accepted - 0.001),
+        started_at=_wall(job.executions[-1].start) if job.executions else None,
+        finished_at=_wall(job.finished) if job.finished is not None else None,
+        error=error if job.status == "FAILED" else None,
+        attempts=[
+            Attempt(each.attempt, "FAILED", _wall(each.start), _wall(each.end), error)
+            for each in job.executions
+            if each.end is not None and not each.ok
         ],
-    }
+    )
 
 
-def _samples(jobs: list[Job]) -> list[dict[str, Any]]:
-    samples = []
+def _tell_samples(story: Story, jobs: list[Job]) -> None:
     for tick in range(int(CUTOFF * 4)):
         at = tick / 4
         there = [job for job in jobs if job.accepted <= at and (job.finished is None or job.finished > at)]
@@ -270,10 +245,7 @@ def _samples(jobs: list[Job]) -> list[dict[str, Any]]:
         if CUT_AT <= at < CUT_AT + 0.5:
             redis = dict.fromkeys(redis)
         workers = 2 if at < KILL_AT or at >= RESTART_AT else 1
-        samples.append(
-            {"time_ns": _ns(at), "unfinished": len(there), "processing": running, **redis, "workers": workers}
-        )
-    return samples
+        story.sample(at=at, unfinished=len(there), processing=running, workers=workers, **redis)
 
 
 def _until(job: Job, execution: Execution) -> float:
@@ -284,82 +256,38 @@ def _until(job: Job, execution: Execution) -> float:
     return min(later, default=CUTOFF)
 
 
-def _manifest(folder: Path, seed: int, jobs: int) -> dict[str, Any]:
-    bounds = {
-        "steady": (0, 8),
-        "inject": (8, 18),
-        "heal": (18, 20),
-        "drain": (20, CUTOFF),
-        "judge": (CUTOFF, CUTOFF + 0.4),
-    }
-    return {
-        "run": folder.name,
-        "scenario": "synthetic",
-        "seed": seed,
-        "started_at": _wall(0),
-        "finished_at": _wall(CUTOFF + 0.4),
-        "wall_origin": WALL_ORIGIN,
-        "mono_origin_ns": MONO_ORIGIN_NS,
-        "versions": {"python": "3.13.0", "scheduler": "0.1.0", "redis": "7.0.15", "postgres": "18.0"},
-        "settings": {
-            "lease_seconds": LEASE,
-            "max_attempts": MAX_ATTEMPTS,
-            "backoff_base_seconds": BASE,
-            "concurrency": SLOTS,
-            "workers": 2,
-            "jobs": jobs,
-            "duration": 20,
-        },
-        "schedule": [
-            {"at": 8.3, "fault": "kill", "target": "worker-1", "seconds": 0.7, "arguments": {}},
-            {
-                "at": 13.0,
-                "fault": "partition.hold",
-                "target": "worker-redis",
-                "seconds": 5.0,
-                "arguments": {},
-            },
-        ],
-        "phases": [{"name": name, "start_ns": _ns(start), "end_ns": _ns(end)} for name, (start, end) in bounds.items()],
-        "machine": {"cpus": 2, "memory_bytes": 8_000_000_000, "platform": "Linux", "python": "3.13.0"},
-        "commit": None,
-    }
-
-
-def _verdict(jobs: list[Job], lost: list[str]) -> dict[str, Any]:
-    accepted, dead = len(jobs), sum(job.status == "FAILED" for job in jobs)
-    redelivered = sum(each.end is None for job in jobs for each in job.executions)
-    gone = f"{len(lost)} of {accepted:,} accepted jobs never ran" if lost else f"all {accepted:,} accepted jobs ran"
-    checks = [
-        ("at-least-once", "invalid" if lost else "valid", gone, lost),
-        ("no phantom", "valid", "no effect without a submit", []),
-        ("fencing", "valid", f"{redelivered} jobs were redelivered, none settled by a stale attempt", []),
-        ("status = effect", "valid", "every final status agrees with the ledger", []),
-        (
-            "terminal",
-            "invalid" if lost else "valid",
-            f"{accepted - len(lost):,} of {accepted:,} are final",
-            lost,
+def _manifest(run: str, seed: int, jobs: int) -> Manifest:
+    return Manifest(
+        run=run,
+        scenario="synthetic",
+        seed=seed,
+        started_at=_wall(0),
+        finished_at=_wall(CUTOFF + 0.4),
+        wall_origin=WALL_ORIGIN,
+        mono_origin_ns=MONO_ORIGIN_NS,
+        versions={"python": "3.13.0", "scheduler": "0.1.0", "redis": "7.0.15", "postgres": "18.0"},
+        settings=Settings(
+            lease_seconds=LEASE,
+            max_attempts=MAX_ATTEMPTS,
+            backoff_base_seconds=BASE,
+            concurrency=SLOTS,
+            workers=2,
+            jobs=jobs,
+            duration=20,
         ),
-        ("retry schedule", "valid", "no retry started before 2, 4 or 8 s had passed", []),
-        ("DLQ exact", "valid", f"{dead} dead letters, each once, and nothing else", []),
-        ("Redis empty", "valid", "stream, pending and retries empty 0.4 s after the drain", []),
-    ]
-    sentence = (
-        f"{len(lost)} accepted jobs were lost: never run, never final."
-        if lost
-        else f"A worker's death and a 5 s cut from Redis delayed jobs, and lost none of {accepted:,}."
-    )
-    return {
-        "verdict": "invalid" if lost else "valid",
-        "checks": [
-            {"name": name, "verdict": verdict, "summary": summary, "details": {}, "examples": examples[:5]}
-            for name, verdict, summary, examples in checks
+        schedule=[
+            Planned(8.3, "kill", Aim("worker-1"), 0.7),
+            Planned(13.0, "partition.hold", Aim("worker-redis"), 5.0),
         ],
-        "faults": 2,
-        "jobs": accepted,
-        "sentence": sentence,
-    }
+        phases=[
+            Phase("steady", _ns(0), _ns(8)),
+            Phase("inject", _ns(8), _ns(18)),
+            Phase("heal", _ns(18), _ns(20)),
+            Phase("drain", _ns(20), _ns(CUTOFF)),
+            Phase("judge", _ns(CUTOFF), _ns(CUTOFF + 0.4)),
+        ],
+        machine={"cpus": 2, "memory_bytes": 8_000_000_000, "platform": "Linux", "python": "3.13.0"},
+    )
 
 
 def _ns(seconds: float) -> int:
@@ -368,14 +296,6 @@ def _ns(seconds: float) -> int:
 
 def _wall(seconds: float) -> str:
     return datetime.fromtimestamp(WALL_ORIGIN + seconds, UTC).isoformat().replace("+00:00", "Z")
-
-
-def _lines(path: Path, records: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
-def _document(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n")
 
 
 if __name__ == "__main__":

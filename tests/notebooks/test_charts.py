@@ -1,4 +1,4 @@
-"""Every chart on every kind of run: it draws, says n, describes itself, and keeps the one time axis."""
+"""Every chart on every sort of run: it draws, says n, describes itself, and keeps the one time axis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from matplotlib.image import imread
 from notebooks.analysis import charts, drawing, latency, tables, timeline
 from notebooks.analysis.drawing import Chart
 from notebooks.analysis.frames import Frames, load
-from tests.notebooks.test_frames import Bare, fault, submit
+from tests.notebooks.test_frames import told
+from tests.stories import Story
 
 Draw = Callable[[Frames], Chart]
 OVER_TIME: list[Draw] = [
@@ -34,9 +35,9 @@ ALL: list[Draw] = [
 
 
 @pytest.mark.parametrize("draw", ALL, ids=lambda draw: draw.__name__)
-@pytest.mark.parametrize("kind", ["sound", "lossy"])
-def test_a_chart_is_a_picture_with_a_caption_and_words(draw: Draw, kind: str, request: pytest.FixtureRequest) -> None:
-    chart = draw(request.getfixturevalue(kind))
+@pytest.mark.parametrize("run", ["sound", "lossy"])
+def test_a_chart_is_a_picture_with_a_caption_and_words(draw: Draw, run: str, request: pytest.FixtureRequest) -> None:
+    chart = draw(request.getfixturevalue(run))
     picture = imread(io.BytesIO(chart.png()))
     assert picture.shape[1] > 1200
     assert float(np.std(picture[:, :, :3])) > 0.02
@@ -46,9 +47,8 @@ def test_a_chart_is_a_picture_with_a_caption_and_words(draw: Draw, kind: str, re
 
 
 @pytest.mark.parametrize("draw", ALL, ids=lambda draw: draw.__name__)
-def test_a_chart_of_a_run_that_hardly_began_says_so_instead_of_failing(draw: Draw, bare: Bare) -> None:
-    chart = draw(load(bare(submit(1, "invoke", 1.0, type="NOOP", payload={}))))
-    assert chart.png()
+def test_a_chart_of_a_run_that_hardly_began_says_so_instead_of_failing(draw: Draw, tmp_path: Path) -> None:
+    assert draw(told(Story().submit("j", told=None), tmp_path)).png()
 
 
 @pytest.mark.parametrize("draw", OVER_TIME, ids=lambda draw: draw.__name__)
@@ -60,14 +60,11 @@ def test_charts_over_time_share_one_axis_and_show_every_fault(draw: Draw, sound:
     assert axes[-1].get_xlabel() == "seconds since the run began"
 
 
-def test_faults_at_the_same_time_get_lanes_of_their_own_at_most_twelve(bare: Bare) -> None:
-    lines = [
-        fault(number, kind, "refuse", at, target=f"link-{number}")
-        for number in range(20)
-        for kind, at in (("invoke", 1.0 + number / 100), ("ok", 1.005 + number / 100))
-    ]
-    lanes = drawing._lanes(load(bare(*lines)))
-    assert lanes == [*range(12), *[11] * 8]
+def test_faults_at_the_same_time_get_lanes_of_their_own_at_most_twelve(tmp_path: Path) -> None:
+    story = Story()
+    for number in range(20):
+        story.fault("pause", f"worker-{number + 1}", at=1.0 + number / 100)
+    assert drawing._lanes(told(story, tmp_path)) == [*range(12), *[11] * 8]
 
 
 def test_the_timeline_draws_what_something_happened_to_first(sound: Frames) -> None:
@@ -78,12 +75,8 @@ def test_the_timeline_draws_what_something_happened_to_first(sound: Frames) -> N
     assert set(retried) <= set(chosen)
 
 
-def test_a_small_run_is_drawn_whole(bare: Bare) -> None:
-    lines = [
-        submit(1, "invoke", 1.0, type="NOOP", payload={}),
-        submit(1, "ok", 1.1, id="j", status="PENDING"),
-    ]
-    assert timeline.interesting_jobs(load(bare(*lines))) == ["j"]
+def test_a_small_run_is_drawn_whole(tmp_path: Path) -> None:
+    assert timeline.interesting_jobs(told(Story().submit("j"), tmp_path)) == ["j"]
 
 
 def test_the_colours_of_outcomes_stay_apart_without_red_and_green() -> None:
@@ -115,5 +108,5 @@ def test_the_verdict_table_names_the_lost_jobs(lossy: Frames) -> None:
 
 def test_text_of_a_run_cannot_break_the_page(folder: Path) -> None:
     path = folder / "verdict.json"
-    path.write_text(path.read_text().replace("no effect without a submit", "<script>alert(1)</script>"))
+    path.write_text(path.read_text().replace("every process lived", "<script>alert(1)</script>"))
     assert "<script>" not in tables.verdict_table(load(folder))._repr_html_()

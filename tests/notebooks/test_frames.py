@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,20 +10,7 @@ from chaos.errors import RunUnreadable
 from notebooks.analysis import consistency, measures
 from notebooks.analysis.frames import Frames, load
 from tests.notebooks import synthetic
-
-Bare = Callable[..., Path]
-
-
-def submit(op: int, kind: str, at: float, **value: Any) -> dict[str, Any]:
-    return {"op": op, "process": "client", "type": kind, "f": "submit", "value": value, "time_ns": at}
-
-
-def fault(op: int, kind: str, f: str, at: float, **value: Any) -> dict[str, Any]:
-    return {"op": op, "process": "nemesis", "type": kind, "f": f, "value": value, "time_ns": at}
-
-
-def effect(event: str, attempt: int, at: float, pid: int = 1) -> dict[str, Any]:
-    return {"job_id": "j", "attempt": attempt, "event": event, "time_ns": at, "pid": pid, "type": "NOOP"}
+from tests.stories import Story
 
 
 def test_every_accepted_job_of_the_synthetic_run_has_a_row(sound: Frames) -> None:
@@ -51,32 +36,27 @@ def test_a_verdict_that_its_checks_do_not_bear_out_is_noticed(folder: Path) -> N
     assert consistency.problems(load(folder)) == ["the verdict is invalid, but the worst of its checks is valid"]
 
 
-def test_latency_counts_from_the_intended_time(bare: Bare) -> None:
-    folder = bare(
-        submit(1, "invoke", 3.0, type="NOOP", payload={}, intended_ns=2_000_000_000),
-        submit(1, "ok", 3.5, id="j", status="PENDING"),
-    )
-    frames = load(folder)
+def told(story: Story, folder: Path) -> Frames:
+    """The tables of a hand-made run, which lasts 60 s."""
+    return load(story.write(folder).path)
+
+
+def test_latency_counts_from_the_intended_time(tmp_path: Path) -> None:
+    frames = told(Story().submit("j", intended=2.0, at=3.0, until=3.5), tmp_path)
     assert frames.operations["latency_s"].tolist() == [1.5]
     assert frames.jobs["submit_s"].tolist() == [1.5]
 
 
-def test_tries_with_one_key_are_one_job(bare: Bare) -> None:
-    body = {"type": "NOOP", "payload": {}, "idempotency_key": "k", "intended_ns": 1_000_000_000}
-    folder = bare(
-        submit(1, "invoke", 1.0, **body),
-        submit(1, "info", 2.0, **body),
-        submit(2, "invoke", 2.5, **body),
-        submit(2, "ok", 3.0, id="j", status="PENDING"),
-    )
-    (job,) = load(folder).jobs.to_dict("records")
+def test_tries_with_one_key_are_one_job(tmp_path: Path) -> None:
+    first = Story().submit("j", intended=1.0, at=1.0, until=2.0, told="info")
+    (job,) = told(first.submit("j", intended=1.0, at=2.5, until=3.0), tmp_path).jobs.to_dict("records")
     assert (job["submits"], job["outcome"], job["submit_s"]) == (2, "ok", 2.0)
 
 
-def test_an_operation_that_never_completed_is_info(bare: Bare) -> None:
-    frames = load(bare(submit(1, "invoke", 1.0, type="NOOP", payload={})))
+def test_an_operation_that_never_completed_is_info(tmp_path: Path) -> None:
+    frames = told(Story().submit("j", at=1.0, told=None), tmp_path)
     assert frames.operations["outcome"].tolist() == ["info"]
-    assert frames.operations["latency_s"].tolist() == [9.0]
+    assert frames.operations["latency_s"].tolist() == [59.0]
 
 
 def test_an_unfinished_job_lasts_until_the_cutoff_and_is_marked(lossy: Frames) -> None:
@@ -85,44 +65,23 @@ def test_an_unfinished_job_lasts_until_the_cutoff_and_is_marked(lossy: Frames) -
     assert (unfinished["intended_s"] + unfinished["end_to_end_s"]).tolist() == pytest.approx([synthetic.CUTOFF] * 12)
 
 
-def test_bodies_end_raise_are_cut_off_or_end_too_late(bare: Bare) -> None:
-    folder = bare(
-        submit(1, "invoke", 1.0, type="NOOP", payload={}),
-        effects=(
-            effect("start", 1, 1.0),
-            effect("error", 1, 1.2),
-            effect("start", 2, 2.0),
-            effect("start", 3, 3.0, pid=2),
-            effect("start", 4, 4.0, pid=3),
-            effect("end", 3, 4.5, pid=2),
-            effect("end", 4, 5.0, pid=3),
-        ),
-    )
-    assert load(folder).executions["outcome"].tolist() == ["error", "cut", "stale", "ok"]
+def test_bodies_end_raise_are_cut_off_or_end_too_late(tmp_path: Path) -> None:
+    story = Story().submit("j", told=None).start("j", at=1.0).error("j", at=1.2).start("j", 2, at=2.0)
+    story.start("j", 3, at=3.0, pid=2).start("j", 4, at=4.0, pid=3).end("j", 3, at=4.5, pid=2).end("j", 4, at=5, pid=3)
+    assert told(story, tmp_path).executions["outcome"].tolist() == ["error", "cut", "stale", "ok"]
 
 
-def test_a_fault_has_an_onset_interval_and_its_own_healing(bare: Bare) -> None:
-    folder = bare(
-        fault(1, "invoke", "partition.hold", 1.0, target="worker-redis"),
-        fault(1, "ok", "partition.hold", 1.5, target="worker-redis"),
-        fault(2, "invoke", "heal", 3.0, fault="partition.hold", target="api-redis"),
-        fault(2, "ok", "heal", 3.1, fault="partition.hold", target="api-redis"),
-        fault(3, "invoke", "heal", 4.0, fault="partition.hold", target="worker-redis"),
-        fault(3, "ok", "heal", 4.2, fault="partition.hold", target="worker-redis"),
-    )
-    (found,) = load(folder).faults.to_dict("records")
+def test_a_fault_has_an_onset_interval_and_its_own_healing(tmp_path: Path) -> None:
+    story = Story().fault("partition.hold", "worker-redis", at=1.0, until=1.5)
+    story.heal("partition.hold", "api-redis", at=3.0).heal("partition.hold", "worker-redis", at=4.0, until=4.2)
+    (found,) = told(story, tmp_path).faults.to_dict("records")
     times = [found[name] for name in ("onset_from_s", "onset_to_s", "heal_from_s", "heal_to_s", "end_s")]
     assert times == [1.0, 1.5, 4.0, 4.2, 4.2]
 
 
-def test_a_fault_that_was_never_healed_lasts_until_the_cutoff_and_a_kill_is_a_moment(bare: Bare) -> None:
-    folder = bare(
-        fault(1, "invoke", "refuse", 1.0, target="worker-redis"),
-        fault(1, "ok", "refuse", 1.5, target="worker-redis"),
-        fault(2, "invoke", "kill", 2.0, target="worker-1"),
-        fault(2, "ok", "kill", 2.1, target="worker-1", pid=7),
-    )
-    assert load(folder).faults["end_s"].tolist() == [10.0, 2.1]
+def test_a_fault_that_was_never_healed_lasts_until_the_cutoff_and_a_kill_is_a_moment(tmp_path: Path) -> None:
+    story = Story().fault("refuse", "worker-redis", at=1.0).fault("kill", "worker-1", at=2.0, until=2.1, pid=7)
+    assert told(story, tmp_path).faults["end_s"].tolist() == [60.0, 2.1]
 
 
 def test_orphans_are_counted_from_the_call_of_the_kill(sound: Frames) -> None:

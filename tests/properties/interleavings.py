@@ -17,7 +17,7 @@ from scheduler.jobs.job import ClaimedJob, NewJob, Outcome
 from scheduler.jobs.lifecycle import FINAL, RULES, Status, Transition
 from scheduler.storage.postgres import Postgres
 from scheduler.storage.store import Store
-from tests.storage.factory import expire, new_id, new_job
+from tests.storage.factory import expire, new_id, new_job, rescue
 
 WATCH = """
 CREATE TABLE public.changes (n bigserial PRIMARY KEY, job_id uuid, actor text, was text, now text, was_fence int,
@@ -77,14 +77,18 @@ class Change(NamedTuple):
     def is_result_of(self, transition: Transition) -> bool:
         rule = RULES[transition]
         attempt = 0 if rule.attempt is None else self.was_attempt + rule.attempt
-        fence = self.was_fence + (transition is Transition.CLAIM)
+        fence = self.was_fence + rule.fence
         return self.was in rule.sources and (self.now, self.attempt, self.fence) == (rule.target, attempt, fence)
 
     @property
     def is_repeated_claim(self) -> bool:
         """The same worker took up again what it held: its earlier reply may have been lost."""
-        same = self.was is self.now is Status.PROCESSING and self.worker == self.was_worker
-        return same and (self.fence, self.attempt) == (self.was_fence + 1, self.was_attempt)
+        return self.is_result_of(Transition.RECLAIM) and self.worker == self.was_worker
+
+    @property
+    def is_theft(self) -> bool:
+        """A claim that took the job from another holder."""
+        return self.was is self.now is Status.PROCESSING and self.worker != self.was_worker
 
     @property
     def is_claim(self) -> bool:
@@ -155,7 +159,7 @@ class Actor:
             "complete": self._complete,
             "cancel": self._cancel,
             "redrive": self._redrive,
-            "rescue": lambda _: self.store.rescue(),
+            "rescue": lambda _: rescue(self.store),
             "heartbeat": lambda _: self.beat(),
             "expire": self._expire,
         }
@@ -178,7 +182,7 @@ class Actor:
 
     async def _complete(self, step: Step) -> None:
         if outcomes := [Outcome.complete(job, None) for job in self._held(step)]:
-            self._answered(outcomes, await self.store.complete(outcomes))
+            self._answered(outcomes, (await self.store.complete(outcomes)).lost)
 
     def _held(self, step: Step) -> list[ClaimedJob]:
         claims = [found for n in step.jobs if (found := self._claims[self._ids[n]])]
@@ -244,7 +248,7 @@ async def _look(store: Store, record: Record) -> None:
         record.changes.append(Change(row[0], row[1], Status(row[2]), Status(row[3]), *row[4:]))
     for job_id, status, *numbers in await store.postgres.fetch(JOBS):
         record.jobs[job_id] = (Status(status), numbers[0], numbers[1])
-    record.letters = {letter[0] for letter in await store.dead_letters()}
+    record.letters = {letter.id for letter in await store.dead_letters()}
     record.attempts = [(row[0], row[1]) for row in await store.postgres.fetch(ATTEMPTS)]
 
 
@@ -265,7 +269,7 @@ def _legal(record: Record) -> list[str]:
     for change in record.changes:
         if change.was in FINAL and not change.is_result_of(Transition.REDRIVE):
             found.append(f"final: overwritten by {change}")
-        elif not change.is_repeated_claim and not any(change.is_result_of(one) for one in Transition):
+        elif not any(change.is_result_of(one) for one in Transition) or change.is_theft:
             found.append(f"legal: no arrow for {change}")
     return found
 

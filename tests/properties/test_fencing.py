@@ -23,8 +23,9 @@ from hypothesis.stateful import (
 from scheduler.jobs.job import ClaimedJob, Outcome
 from scheduler.jobs.lifecycle import FINAL, RULES, Status, Transition, after_death, apply
 from scheduler.storage.postgres import Postgres
+from scheduler.storage.rows import Settled
 from scheduler.storage.store import Store
-from tests.storage.factory import expire, live_worker, new_job
+from tests.storage.factory import expire, live_worker, new_job, rescue
 
 pytestmark = pytest.mark.properties
 
@@ -117,7 +118,7 @@ class Fencing(RuleBasedStateMachine):
         if job.held_by(claim):
             job.move(Transition.COMPLETE)
         settled = job.fence == claim.fence and job.status is Status.COMPLETED
-        assert self.do(self.store.complete([made])) == ([] if settled else [made])
+        assert self.do(self.store.complete([made])) == Settled([made] if settled else [], [] if settled else [made])
 
     @rule(n=workers, noticed=st.booleans())
     def the_lease_runs_out(self, n: int, noticed: bool) -> None:
@@ -153,11 +154,11 @@ class Fencing(RuleBasedStateMachine):
 
     def beat(self, n: int) -> None:
         beat = self.store.heartbeat(self.lives[n], name="w", lease_seconds=60, types=[], counters="{}")
-        assert self.do(beat)[0] is (n not in self.dead)
+        assert self.do(beat).unbroken is (n not in self.dead)
         self.dead.discard(n)
 
     def rescue(self) -> None:
-        given_back = {job.id: job.status for job in self.do(self.store.rescue())}
+        given_back = {o.job.id: RULES[o.transition].target.value for o in self.do(rescue(self.store)).done}
         expected: dict[bytes, str] = {}
         for job_id, job in self.model.items():
             if job.status is Status.PROCESSING and job.holder in self.dead:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from scheduler.jobs.job import Outcome
 from scheduler.jobs.lifecycle import Status, Transition
 from scheduler.storage.postgres import Connection, Id, Ids, Postgres
 from scheduler.storage.store import QUERIES, Store
@@ -119,8 +120,9 @@ async def test_a_rescue_that_waited_takes_no_job_from_the_living_worker_that_cla
     dead, alive = await live_worker(store), await live_worker(store)
     job = await running(store, dead, max_attempts=2)
     await expire(store, dead)
-    async with waited_for(store, store.rescue()) as others:
-        await others.execute(QUERIES["rescue"])
+    seen = [Outcome.crash(held) for held in await store.orphans(9)]
+    async with waited_for(store, store.rescue(seen)) as others:
+        await others.execute("UPDATE scheduler.jobs SET status = 'PENDING'")
         await others.execute(QUERIES["claim"], {"worker": Id(alive), "ids": Ids([job.id])}, binary=True)
     assert await value(store, "status, attempt, fence, worker_id", job.id) == ("PROCESSING", 2, 2, alive)
     assert await store.dead_letters() == []
@@ -158,7 +160,6 @@ BROKEN: dict[str, tuple[str, str, str, Plan, str]] = {
     "claiming counts no attempt": ("claim", "WHEN 'PENDING' THEN 1", "WHEN 'PENDING' THEN 0", [(CLAIM,)], "legal"),
     "claiming keeps the fence": ("claim", "fence = fence + 1", "fence = fence", [(CLAIM, SNOOZE, CLAIM)], "claimed"),
     "a fence ends twice": ("claim", "fence = fence + 1", "fence = 1", [(CLAIM, SNOOZE, CLAIM, SNOOZE)], "ended"),
-    "rescuing takes from the living": ("rescue", "w.expires_at > now()", "false", [(CLAIM, RESCUE)], "alive"),
     "a cancellation is told twice": (
         "cancel",
         "SELECT id FROM cancelled",

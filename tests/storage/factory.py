@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from scheduler.jobs.job import ClaimedJob, IdSequence, NewJob
+from scheduler.jobs.job import ClaimedJob, IdSequence, NewJob, Outcome
+from scheduler.storage.rows import Settled
 from scheduler.storage.store import Store
 
 _ids = IdSequence()
@@ -60,10 +61,15 @@ async def value(store: Store, expression: str, job_id: bytes, table: str = "jobs
 
 async def dead(store: Store, **fields: Any) -> bytes:
     """A dead letter: a job whose only attempt failed."""
-    from scheduler.jobs.job import Outcome
-
     worker = await live_worker(store)
     job = await running(store, worker, **{"max_attempts": 1, **fields})
     await store.settle([Outcome.fail(job, "because")])
     await store.deregister(worker)
     return job.id
+
+
+async def rescue(store: Store) -> Settled:
+    """As a rescuer does: look, decide, settle, and forget the leases that hold nothing any more."""
+    settled = await store.rescue([Outcome.crash(job) for job in await store.orphans(1_000)])
+    await store.forget_dead()
+    return settled

@@ -19,7 +19,8 @@ import pytest
 from chaos.faults.catalogue import make_fault
 from chaos.faults.links import LinkFault
 from chaos.faults.toxiproxy import Toxiproxy
-from chaos.record.history import Planned
+from chaos.record.aim import Aim
+from chaos.record.plan import Planned
 from scheduler.errors import StoreUnavailable
 from scheduler.jobs.job import Outcome
 from scheduler.storage.postgres import Postgres
@@ -99,7 +100,7 @@ class World:
             self.toxiproxy.remove_toxic(link, toxic.label)
 
     def _toxics(self) -> Sequence[Any]:
-        made = make_fault(Planned(0, self.fault, "either", 1, {}))
+        made = make_fault(Planned(0, self.fault, Aim("worker-redis"), 1, {}))
         assert isinstance(made, LinkFault)
         return made.toxics
 
@@ -126,7 +127,7 @@ class World:
         while deliveries or (await self.index.lengths()).stream:
             for delivery in deliveries:
                 jobs = await self.record.claim(worker, [delivery.job_id])
-                assert await self.record.complete([Outcome.complete(job, None) for job in jobs]) == []
+                assert (await self.record.complete([Outcome.complete(job, None) for job in jobs])).lost == []
                 ran += [job.id for job in jobs]
                 await self.index.ack([delivery.entry])
             await self.index.trim(b"0", 0)
@@ -141,10 +142,10 @@ class World:
             "UPDATE scheduler.jobs SET reconcile_at = reconcile_at - interval '1 hour',"
             " run_at = run_at - interval '1 hour' WHERE status = 'PENDING'"
         )
-        due, later = await self.record.overlooked(0.0, 99)
-        assert later == []
-        await self.index.publish(due)
-        return due
+        found = await self.record.overlooked(0.0, 99)
+        assert all(job.due_ms is None for job in found)
+        await self.index.publish([job.id for job in found])
+        return [job.id for job in found]
 
 
 Story = Callable[[World], Awaitable[None]]

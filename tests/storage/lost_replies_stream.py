@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from scheduler.jobs.job import id_text
-from scheduler.storage.stream import Delivery, Stream
+from scheduler.storage.rows import Letter
+from scheduler.storage.stream import Delivery, Stream, Trimmed
 from tests.cluster import eventually
 from tests.storage.factory import new_id, submitted
 from tests.storage.lost_replies import Table, World
@@ -60,10 +61,10 @@ async def a_job_published_twice_runs_once_and_leaves_nothing_behind(w: World) ->
 @ON_REDIS.of(Stream.schedule)
 async def a_retry_is_noted_once(w: World) -> None:
     [job_id] = await submitted(w.record)
-    await w.lose(w.stream.schedule([(job_id, 5.0)]))
+    await w.lose(w.stream.schedule({job_id: 5.0}))
     for _ in range(2):
         assert await w.index._redis.zrange(w.index.retry, 0, -1, withscores=True) == [(job_id, 5.0)]
-        await w.stream.schedule([(job_id, 5.0)])
+        await w.stream.schedule({job_id: 5.0})
     await w.index.promote(5.0)
     assert await w.work_off() == [job_id]
 
@@ -71,7 +72,7 @@ async def a_retry_is_noted_once(w: World) -> None:
 @ON_REDIS.of(Stream.promote)
 async def a_retry_is_moved_once(w: World) -> None:
     [job_id] = await submitted(w.record)
-    await w.index.schedule([(job_id, 5.0)])
+    await w.index.schedule({job_id: 5.0})
     await w.lose(w.stream.promote(5.0))
     assert await lengths(w) == (1, 0, 0, 0)
     assert await w.stream.promote(5.0) == 0
@@ -105,7 +106,7 @@ async def an_entry_is_acknowledged_and_may_be_again(w: World) -> None:
     for _ in range(2):
         assert await lengths(w) == (1, 0, 0, 0)
         await w.stream.ack([delivery.entry])
-    assert await w.index.trim(b"0", 0) == (1, b"0")
+    assert await w.index.trim(b"0", 0) == Trimmed(1, b"0")
 
 
 @ON_REDIS.of(Stream.trim)
@@ -115,7 +116,7 @@ async def what_is_trimmed_was_acknowledged_and_the_rest_stays(w: World) -> None:
     ids = await published(w)
     await w.lose(w.stream.trim(b"0", 0))
     assert await lengths(w) == (1, 0, 0, 0)
-    assert await w.stream.trim(b"0", 0) == (0, b"0")
+    assert await w.stream.trim(b"0", 0) == Trimmed(0, b"0")
     assert await w.work_off() == ids
 
 
@@ -154,17 +155,17 @@ async def an_empty_consumer_is_gone_and_may_be_forgotten_again(w: World) -> None
 @ON_REDIS.of(Stream.dead_letter)
 async def a_dead_letter_is_told_once(w: World) -> None:
     job_id = new_id()
-    await w.lose(w.stream.dead_letter([(job_id, "FAIL", "why")]))
+    await w.lose(w.stream.dead_letter([Letter(job_id, "FAIL", "why")]))
     for _ in range(2):
         assert await lengths(w) == (0, 0, 0, 1)
         assert await w.index.dead_ids() == [id_text(job_id).encode()]
-        await w.stream.dead_letter([(job_id, "FAIL", "why")])
+        await w.stream.dead_letter([Letter(job_id, "FAIL", "why")])
 
 
 @ON_REDIS.of(Stream.exhume)
 async def a_letter_is_taken_off_and_its_neighbour_stays(w: World) -> None:
     redriven, other = new_id(), new_id()
-    await w.index.dead_letter([(job_id, "FAIL", "why") for job_id in (redriven, other)])
+    await w.index.dead_letter([Letter(job_id, "FAIL", "why") for job_id in (redriven, other)])
     await w.lose(w.stream.exhume([redriven]))
     for _ in range(2):
         assert await w.index.dead_ids() == [id_text(other).encode()]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
-import psycopg
 import pytest
 
-from scheduler.embedded import Stores
-from scheduler.errors import StoreUnavailable
-from scheduler.jobs.job import Outcome
-from scheduler.storage.postgres import Postgres
-from scheduler.storage.store import Store, migrate
-from tests.storage.factory import alter, dead, live_worker, new_id, new_job, running, submitted, value
+from scheduler.errors import JobNotFound
+from scheduler.jobs.job import Outcome, id_bytes
+from scheduler.storage.rows import Due
+from scheduler.storage.store import Store
+from tests.storage.factory import alter, dead, live_worker, new_id, running, submitted, value
 
 MOST = b"\xff" * 16
 
@@ -24,22 +21,22 @@ MOST = b"\xff" * 16
 async def test_a_job_that_nobody_publishes_is_overlooked_at_once(store: Store) -> None:
     [job_id] = await submitted(store)
     await alter(store, "jobs SET reconcile_at = '-infinity' WHERE id", job_id)
-    assert await store.overlooked(3_600.0, 100) == ([job_id], [])
+    assert await store.overlooked(3_600.0, 100) == [Due(job_id, None)]
 
 
 async def test_a_delayed_job_is_overlooked_at_once_so_that_redis_hears_of_its_time(store: Store) -> None:
     [job_id] = await submitted(store, delay_seconds=30.0)
-    due, [(later, due_ms)] = await store.overlooked(3_600.0, 100)
-    assert (due, later) == ([], job_id)
-    assert due_ms == await value(store, "(extract(epoch FROM run_at) * 1000)::float8", job_id)
+    [later] = await store.overlooked(3_600.0, 100)
+    assert later.id == job_id
+    assert later.due_ms == await value(store, "(extract(epoch FROM run_at) * 1000)::float8", job_id)
 
 
 async def test_a_published_job_is_overlooked_only_when_it_should_have_left_the_queue(store: Store) -> None:
     fresh, queued, lost = [(await submitted(store))[0] for _ in range(3)]
     await alter(store, "jobs SET reconcile_at = now() - interval '5 seconds' WHERE id", queued)
     await alter(store, "jobs SET reconcile_at = now() - interval '15 seconds' WHERE id", lost)
-    assert await store.overlooked(10.0, 100) == ([lost], [])
-    assert await store.overlooked(0.0, 100) == ([queued], [])
+    assert await store.overlooked(10.0, 100) == [Due(lost, None)]
+    assert await store.overlooked(0.0, 100) == [Due(queued, None)]
     assert await value(store, "reconcile_at > now() AND attempt = 0 AND fence = 0", fresh)
 
 
@@ -47,7 +44,7 @@ async def test_a_job_is_overlooked_once_a_second_not_at_every_look(store: Store)
     [job_id] = await submitted(store)
     await alter(store, "jobs SET reconcile_at = '-infinity' WHERE id", job_id)
     looks = await asyncio.gather(*(store.overlooked(0.0, 100) for _ in range(4)))
-    assert sorted(looks) == [([], [])] * 3 + [([job_id], [])]
+    assert sorted(looks, key=len) == [[], [], [], [Due(job_id, None)]]
     assert await value(store, "reconcile_at - now() BETWEEN '0' AND '1 second'", job_id)
 
 
@@ -58,14 +55,14 @@ async def test_what_runs_and_what_is_final_is_never_overlooked(store: Store) -> 
     await store.cancel(cancelled)
     for job_id in (job.id, cancelled, buried):
         await alter(store, "jobs SET reconcile_at = '-infinity' WHERE id", job_id)
-    assert await store.overlooked(0.0, 100) == ([], [])
+    assert await store.overlooked(0.0, 100) == []
 
 
 async def test_looks_are_bounded_and_begin_with_the_longest_overlooked(store: Store) -> None:
     ids = await submitted(store, 5)
     for n, job_id in enumerate(ids):
         await alter(store, f"jobs SET reconcile_at = now() - interval '{10 + n} seconds' WHERE id", job_id)
-    found = [set((await store.overlooked(0.0, 2))[0]) for _ in range(3)]
+    found = [{job.id for job in await store.overlooked(0.0, 2)} for _ in range(3)]
     assert found == [set(ids[3:]), set(ids[1:3]), {ids[0]}]
 
 
@@ -82,7 +79,7 @@ async def test_pruning_deletes_what_is_finished_long_enough_and_nothing_else(sto
         await alter(store, "jobs SET finished_at = now() - interval '2 hours' WHERE id", job_id)
     assert await store.prune(old.id, 3_600.0, 100) == 0, "ids younger than the bound are not even looked at"
     assert await store.prune(MOST, 3_600.0, 100) == 1
-    left = {row[0] for row in await store.page(None, None, None, 100)}
+    left = {id_bytes(job.id) for job in await store.page(None, None, None, 100)}
     assert left == {fresh.id, retrying.id, pending, buried}
 
 
@@ -110,10 +107,8 @@ async def test_a_redriven_job_is_as_good_as_new_but_for_its_fence_and_history(st
     [job] = await store.claim(await live_worker(store), [buried])
     assert (job.attempt, job.fence, job.payload) == (1, 2, b'{"a": 1}')
     await store.settle([Outcome.fail(job, "again")])
-    found = await store.job(buried)
-    assert found is not None
-    assert [row[4] for row in found[1]] == ["because", "again"]
-    assert [letter[2] for letter in await store.dead_letters()] == ["again"]
+    assert [each.error for each in (await store.job(buried)).attempts] == ["because", "again"]
+    assert [letter.error for letter in await store.dead_letters()] == ["again"]
 
 
 async def test_only_dead_letters_are_sent_back_or_purged(store: Store) -> None:
@@ -123,7 +118,8 @@ async def test_only_dead_letters_are_sent_back_or_purged(store: Store) -> None:
     assert await store.redrive([job.id, pending, new_id()], 0.0) == []
     assert await store.purge([job.id, pending, new_id()]) == []
     assert await store.purge([job.id, buried]) == [buried]
-    assert await store.job(buried) is None
+    with pytest.raises(JobNotFound):
+        await store.job(buried)
     assert await store.backlog(100) == 2
 
 
@@ -168,39 +164,8 @@ async def test_dead_letters_are_matched_by_id_type_words_and_age_oldest_first(st
 async def test_dead_letters_are_listed_newest_job_first_and_counted(store: Store) -> None:
     ids = [await dead(store, type="A" if n % 2 else "B") for n in range(4)]
     assert await store.dead_count() == 4
-    assert [row[0] for row in await store.dead_page(None, None, 3)] == ids[:0:-1]
-    assert [row[0] for row in await store.dead_page("B", ids[2], 3)] == [ids[0]]
-
-
-# -- the schema
-
-
-@pytest.fixture
-def empty_database_url(stores: Stores) -> Iterator[str]:
-    with psycopg.connect(stores.postgres.url, autocommit=True, connect_timeout=5) as admin:
-        admin.execute("CREATE DATABASE unmigrated")
-        yield stores.postgres.url.rsplit("/", 1)[0] + "/unmigrated"
-        admin.execute("DROP DATABASE unmigrated WITH (FORCE)")
-
-
-@pytest.fixture
-async def pools(empty_database_url: str) -> AsyncIterator[list[Postgres]]:
-    own = [Postgres(empty_database_url, size=1, deadline_seconds=5, name="tests") for _ in range(5)]
-    yield own
-    for one in own:
-        await one.close()
-
-
-async def test_five_who_migrate_at_the_same_time_apply_each_file_once(pools: list[Postgres]) -> None:
-    applied = await asyncio.gather(*(migrate(one) for one in pools))
-    assert sorted(applied) == [[]] * 4 + [["0001_schema"]]
-    assert await migrate(pools[0]) == []
-    assert await Store(pools[0]).insert([new_job()]) == 1
-
-
-async def test_before_migration_every_statement_is_unavailability(pools: list[Postgres]) -> None:
-    with pytest.raises(StoreUnavailable, match="scheduler migrate"):
-        await Store(pools[0]).insert([new_job()])
+    assert [id_bytes(job.id) for job in await store.dead_page(None, None, 3)] == ids[:0:-1]
+    assert [id_bytes(job.id) for job in await store.dead_page("B", ids[2], 3)] == [ids[0]]
 
 
 async def test_no_index_mentions_status_so_that_claims_stay_heap_only(store: Store) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import astuple, dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from msgspec import Raw, Struct
+from msgspec.structs import astuple
 from redis.asyncio import Redis
 
 from chaos.faults.toxiproxy import Toxiproxy
@@ -18,7 +21,9 @@ from chaos.rack.toxiproxy_server import ToxiproxyServer
 from scheduler.embedded import Stores
 from scheduler.jobs.job import Outcome
 from scheduler.storage.postgres import Postgres
-from scheduler.storage.store import Store, migrate
+from scheduler.storage.rows import Letter
+from scheduler.storage.schema import migrate
+from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
 from tests.storage.factory import dead, live_worker, new_id, running, submitted
 from tests.storage.lost_replies import CLOSING, POSTGRES, REDIS, SILENT, Case, World, world
@@ -101,13 +106,13 @@ async def scene_of(w: World) -> Scene:
     worker = await live_worker(w.record)
     [pending] = await submitted(w.record)
     job, failed = await running(w.record, worker), await running(w.record, worker)
-    [(retried, due)] = (await w.record.settle([Outcome.retry(failed, "why", 9.0)])).waiting
+    due_ms = (await w.record.settle([Outcome.retry(failed, "why", 9.0)])).due_ms
     letter = await dead(w.record)
     await w.index.publish([pending, job.id])
     await w.index.read(ME, 9)
-    await w.index.schedule([(retried, due)])
-    await w.index.dead_letter([(letter, "NOOP", "because")])
-    return Scene(worker, pending, job.id, retried, letter)
+    await w.index.schedule(due_ms)
+    await w.index.dead_letter([Letter(letter, "NOOP", "because")])
+    return Scene(worker, pending, job.id, failed.id, letter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,8 @@ LOOKS: dict[Callable[..., Any], tuple[int, Look]] = {
     Store.clock_ms: (1, lambda by: by.store.clock_ms()),
     Store.accepted: (1, lambda by: by.store.accepted([by.scene.pending], ["no such key"])),
     Store.not_held: (1, lambda by: by.store.not_held(by.scene.worker, [by.scene.running, by.scene.letter])),
+    Store.held_by: (1, lambda by: by.store.held_by(by.scene.worker)),
+    Store.orphans: (1, lambda by: by.store.orphans(9)),
     Store.workers: (1, lambda by: by.store.workers()),
     Store.any_dead: (1, lambda by: by.store.any_dead()),
     Store.job: (2, lambda by: by.store.job(by.scene.retried)),
@@ -152,11 +159,13 @@ EACH_LOOK = [
 
 
 def _without_clocks(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
+    if isinstance(value, Struct):
         value = astuple(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.astuple(value)
     if isinstance(value, (list, tuple)):
         return [_without_clocks(one) for one in value]
-    return None if isinstance(value, float) else value
+    return None if isinstance(value, float) else bytes(value) if isinstance(value, Raw) else value
 
 
 @pytest.mark.parametrize(("look", "reply", "w"), EACH_LOOK, indirect=["w"])

@@ -11,7 +11,8 @@ from redis.crc import key_slot
 
 from scheduler.errors import ConfigurationError, StoreUnavailable
 from scheduler.jobs.job import id_text
-from scheduler.storage.stream import Lengths, Stream
+from scheduler.storage.rows import Letter
+from scheduler.storage.stream import Lengths, Stream, Trimmed
 from tests.cluster import Cluster, eventually
 from tests.storage.factory import new_id
 from tests.storage.links import linked, silent_server
@@ -52,7 +53,7 @@ async def test_reading_an_empty_stream_waits_a_second_and_wakes_at_once_for_an_e
 async def test_acknowledged_entries_are_trimmed_to_an_empty_stream(stream: Stream) -> None:
     await stream.publish(some(50))
     await stream.ack([delivery.entry for delivery in await stream.read("a", 100)])
-    assert await stream.trim(b"0", 10_000) == (50, b"0")
+    assert await stream.trim(b"0", 10_000) == Trimmed(50, b"0")
     assert await stream.lengths() == Lengths(0, 0, 0, 0)
 
 
@@ -61,7 +62,7 @@ async def test_trimming_keeps_what_is_pending_and_what_nobody_has_read(stream: S
     await stream.publish(ids)
     read = await stream.read("a", 20)
     await stream.ack([delivery.entry for delivery in read[:5]])
-    assert (await stream.trim(b"0", 10_000))[0] == 5
+    assert (await stream.trim(b"0", 10_000)).removed == 5
     assert await lengths(stream) == (25, 15)
     assert [delivery.job_id for delivery in await stream.own_pending("a", 100)] == ids[5:20]
     assert [delivery.job_id for delivery in await stream.read("b", 100)] == ids[20:]
@@ -69,7 +70,7 @@ async def test_trimming_keeps_what_is_pending_and_what_nobody_has_read(stream: S
 
 async def test_trimming_before_anything_was_read_removes_nothing(stream: Stream) -> None:
     await stream.publish(some(3))
-    assert await stream.trim(b"0", 0) == (0, b"0")
+    assert await stream.trim(b"0", 0) == Trimmed(0, b"0")
     assert await lengths(stream) == (3, 0)
 
 
@@ -78,12 +79,12 @@ async def test_entries_acknowledged_behind_stragglers_are_removed_one_by_one_whe
     read = await stream.read("a", 1_600)
     stragglers = {read[n].entry for n in (0, 700, 1_599)}
     await stream.ack([delivery.entry for delivery in read if delivery.entry not in stragglers])
-    assert await stream.trim(b"0", 5_000) == (0, b"0"), "few enough to stay"
+    assert await stream.trim(b"0", 5_000) == Trimmed(0, b"0"), "few enough to stay"
     cursor, removed = b"0", 0
     for _ in range(6):
-        gone, cursor = await stream.trim(cursor, 0)
-        assert gone <= 500, "one step of the walk is bounded"
-        removed += gone
+        trimmed = await stream.trim(cursor, 0)
+        assert trimmed.removed <= 500, "one step of the walk is bounded"
+        cursor, removed = trimmed.cursor, removed + trimmed.removed
     assert removed == 1_597
     assert await lengths(stream) == (103, 3)
     assert {delivery.entry for delivery in await stream.own_pending("a", 10)} == stragglers
@@ -108,7 +109,7 @@ async def test_an_entry_trimmed_while_pending_comes_back_empty_and_can_be_acknow
 
 async def test_an_id_is_promoted_when_its_time_has_come_and_never_before(stream: Stream) -> None:
     early, middle, late = some(3)
-    await stream.schedule([(late, 3_000.0), (early, 1_000.0), (middle, 2_000.4)])
+    await stream.schedule({late: 3_000.0, early: 1_000.0, middle: 2_000.4})
     assert await stream.promote(999.0) == 0
     assert await stream.promote(2_000.0) == 1
     assert await stream.promote(2_001.0) == 1
@@ -118,7 +119,7 @@ async def test_an_id_is_promoted_when_its_time_has_come_and_never_before(stream:
 
 async def test_promoting_takes_the_oldest_up_to_its_limit(stream: Stream) -> None:
     ids = some(250)
-    await stream.schedule([(job_id, float(n)) for n, job_id in enumerate(ids)])
+    await stream.schedule({job_id: float(n) for n, job_id in enumerate(ids)})
     assert [await stream.promote(1e6, 100) for _ in range(4)] == [100, 100, 50, 0]
     assert [delivery.job_id for delivery in await stream.read("a", 300)] == ids
 
@@ -126,7 +127,7 @@ async def test_promoting_takes_the_oldest_up_to_its_limit(stream: Stream) -> Non
 async def test_promoters_at_work_together_move_each_id_once_and_it_is_always_somewhere(
     stream: Stream, cluster: Cluster
 ) -> None:
-    await stream.schedule([(job_id, 1.0) for job_id in some(1_000)])
+    await stream.schedule(dict.fromkeys(some(1_000), 1.0))
     seen: list[int] = []
 
     def watch() -> bool:
@@ -148,9 +149,9 @@ async def test_promoters_at_work_together_move_each_id_once_and_it_is_always_som
 
 async def test_scheduling_again_moves_the_time_and_adds_no_second_entry(stream: Stream) -> None:
     [job_id] = some(1)
-    await stream.schedule([(job_id, 1_000.0)])
-    await stream.schedule([(job_id, 5_000.0)])
-    await stream.schedule([])
+    await stream.schedule({job_id: 1_000.0})
+    await stream.schedule({job_id: 5_000.0})
+    await stream.schedule({})
     assert (await stream.lengths()).retry == 1
     assert await stream.promote(1_001.0) == 0
 
@@ -162,7 +163,7 @@ async def test_a_dead_letter_is_on_the_dlq_stream_once_however_often_it_is_told(
     stream: Stream, cluster: Cluster
 ) -> None:
     ids = some(250)
-    letters = [(job_id, "FAIL", f"why {n}") for n, job_id in enumerate(ids)]
+    letters = [Letter(job_id, "FAIL", f"why {n}") for n, job_id in enumerate(ids)]
     for _ in range(3):
         await stream.dead_letter(letters)
     await asyncio.gather(*(stream.dead_letter(letters[:50]) for _ in range(4)))
@@ -177,7 +178,7 @@ async def test_a_dead_letter_is_on_the_dlq_stream_once_however_often_it_is_told(
 
 async def test_an_exhumed_letter_is_gone_and_may_come_back(stream: Stream) -> None:
     ids = some(3)
-    letters = [(job_id, "FAIL", "why") for job_id in ids]
+    letters = [Letter(job_id, "FAIL", "why") for job_id in ids]
     await stream.dead_letter(letters)
     for _ in range(2):
         await stream.exhume([*ids[:2], new_id()])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from scheduler import SchedulerError
-from scheduler.embedded import Server
+from scheduler.embedded import Child, Server
 from scheduler.testing import HANDLER_POINTS, Stack, StoreUrls, eventually, fixtures, run_through_crash
 from tests.cluster import ROOT
 
@@ -91,13 +91,12 @@ async def test_a_setting_that_does_not_exist_names_the_nearest_and_a_client_want
 class Late(Stack):
     """Looks at a process only when that is dead: killed by its crash point, or else by the test."""
 
-    def start(self, command: str, **settings: Any) -> subprocess.Popen[bytes]:
-        process = super().start(command, **settings)
-        if command == "worker":
-            if "crash_points" not in settings:
-                process.kill()
-            process.wait(30)
-        return process
+    def _start(self, command: str, settings: dict[str, Any]) -> Child:
+        worker = super()._start(command, settings)
+        if "crash_points" not in settings:
+            worker.process.kill()
+        worker.process.wait(30)
+        return worker
 
 
 async def test_a_worker_that_died_before_it_was_seen_has_started_only_if_a_crash_point_may_have_killed_it(
@@ -111,7 +110,7 @@ async def test_a_worker_that_died_before_it_was_seen_has_started_only_if_a_crash
         scheduler_stack.redis_url,
         scheduler_stack.folder,
         stream=scheduler_stack.stream,
-        processes=scheduler_stack.processes,
+        crew=scheduler_stack.crew,
     )
     worker = await late.worker(crash_points="worker.after-read:kill")
     assert worker.returncode == -signal.SIGKILL

@@ -12,12 +12,15 @@ def test_the_public_names_are_these() -> None:
     assert sorted(scheduler.testing.__all__) == [
         "AttemptOutcome",
         "HANDLER_POINTS",
+        "POINTS",
+        "Point",
         "Stack",
         "StoreUrls",
         "eventually",
         "run_inline",
         "run_through_crash",
         "run_to_end",
+        "trace",
     ]
     assert all(hasattr(scheduler.testing, name) for name in scheduler.testing.__all__)
 

@@ -1,13 +1,13 @@
 -- Dead letters: look at them, send them back, delete them.
 
 -- list_dead: dead letters, newest job first, before a cursor
-SELECT j.id, j.type, j.status, j.attempt, j.max_attempts, j.created_at, j.run_at, j.started_at, j.finished_at, j.error
+SELECT j.id::text, j.type, j.status, j.attempt, j.max_attempts, j.created_at, j.run_at, j.started_at, j.finished_at, j.error
 FROM scheduler.dead_letters d JOIN scheduler.jobs j ON j.id = d.job_id
 WHERE (%(before)s::uuid IS NULL OR d.job_id < %(before)s) AND (%(type)s::text IS NULL OR d.type = %(type)s)
 ORDER BY d.job_id DESC LIMIT %(limit)s
 
--- dead_ids: the ids of all dead letters
-SELECT job_id, type, error FROM scheduler.dead_letters ORDER BY failed_at, job_id
+-- dead_letters: all dead letters
+SELECT job_id AS id, type, error FROM scheduler.dead_letters ORDER BY failed_at, job_id
 
 -- dead_count: how many dead letters there are
 SELECT count(*) FROM scheduler.dead_letters

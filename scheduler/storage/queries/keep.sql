@@ -7,7 +7,7 @@ WHERE id IN (
     SELECT id FROM scheduler.jobs
     WHERE finished_at IS NULL AND status = 'PENDING' AND reconcile_at <= now() - %(queued_for)s * interval '1 second'
     ORDER BY reconcile_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
-RETURNING id, CASE WHEN run_at > now() THEN (extract(epoch FROM run_at) * 1000)::float8 END
+RETURNING id, CASE WHEN run_at > now() THEN (extract(epoch FROM run_at) * 1000)::float8 END AS due_ms
 
 -- clock: this server's clock in epoch milliseconds
 SELECT (extract(epoch FROM clock_timestamp()) * 1000)::float8

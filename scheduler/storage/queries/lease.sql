@@ -1,4 +1,4 @@
--- Who lives, and what becomes of what the dead held.
+-- Who lives, and what the dead and the leaving hold.
 
 -- heartbeat: renew (or first take) a worker's lease; says whether it was still unbroken, and hands over cancellations
 WITH before AS MATERIALIZED (
@@ -12,42 +12,27 @@ WITH before AS MATERIALIZED (
 )
 SELECT unbroken, cancelled FROM before
 
--- deregister: a worker leaves; what it holds without knowing, as a claim's reply was lost, goes back unburned
-WITH gone AS (
-    DELETE FROM scheduler.workers WHERE id = %(id)s
-)
-UPDATE scheduler.jobs SET status = 'PENDING', attempt = attempt - 1, reconcile_at = '-infinity'
-WHERE finished_at IS NULL AND status = 'PROCESSING' AND worker_id = %(id)s
+-- deregister: a worker leaves; what it held has been given back
+DELETE FROM scheduler.workers WHERE id = %(id)s
 
 -- workers: who is alive, and what they can run
-SELECT id, name, types, counters, extract(epoch FROM now() - started_at)::float8 FROM scheduler.workers
-WHERE expires_at > now() ORDER BY started_at, id
+SELECT id::text, name, round(extract(epoch FROM now() - started_at), 3)::float8 AS age_seconds, types, counters::jsonb
+FROM scheduler.workers w WHERE expires_at > now() ORDER BY w.started_at, w.id
 
 -- any_dead: is there a lease that ran out
 SELECT EXISTS (SELECT FROM scheduler.workers WHERE expires_at <= now())
 
--- rescue: give back what dead or vanished workers hold; the crash was an attempt
-WITH dead AS (
-    DELETE FROM scheduler.workers
-    WHERE id IN (SELECT id FROM scheduler.workers WHERE expires_at <= now() FOR UPDATE SKIP LOCKED)
-), rescued AS (
-    UPDATE scheduler.jobs j
-    SET status = CASE WHEN attempt < max_attempts THEN 'PENDING' ELSE 'FAILED' END,
-        finished_at = CASE WHEN attempt < max_attempts THEN NULL ELSE now() END,
-        run_at = CASE WHEN attempt < max_attempts THEN now() ELSE run_at END,
-        reconcile_at = CASE WHEN attempt < max_attempts THEN '-infinity' ELSE reconcile_at END,
-        crashes = crashes + 1, error = 'the worker died: its lease ran out during attempt ' || attempt
-    FROM (SELECT h.id AS held, h.fence AS held_fence FROM scheduler.jobs h
-          WHERE h.finished_at IS NULL AND h.status = 'PROCESSING'
-            AND NOT EXISTS (SELECT FROM scheduler.workers w WHERE w.id = h.worker_id AND w.expires_at > now())) orphan
-    -- Fenced: whoever waits for the row's lock sees the row anew, but not the workers.
-    WHERE j.id = held AND j.fence = held_fence AND j.status = 'PROCESSING'
-    RETURNING id, fence, status, attempt, type, error, worker_id, started_at
-), recorded AS (
-    INSERT INTO scheduler.attempts (job_id, fence, attempt, worker_id, started_at, error)
-    SELECT id, fence, attempt, worker_id, started_at, error FROM rescued
-), buried AS (
-    INSERT INTO scheduler.dead_letters (job_id, type, error)
-    SELECT id, type, error FROM rescued WHERE status = 'FAILED'
-)
-SELECT id, status, error, type FROM rescued
+-- held_by: what a worker holds, knowing it or not: the reply to a claim may have been lost
+SELECT id, fence, type, attempt, max_attempts FROM scheduler.jobs
+WHERE finished_at IS NULL AND status = 'PROCESSING' AND worker_id = %(worker)s
+
+-- orphans: what dead or vanished workers hold
+SELECT id, fence, type, attempt, max_attempts FROM scheduler.jobs j
+WHERE finished_at IS NULL AND status = 'PROCESSING'
+  AND NOT EXISTS (SELECT FROM scheduler.workers w WHERE w.id = j.worker_id AND w.expires_at > now())
+ORDER BY id LIMIT %(limit)s
+
+-- forget_dead: end the leases that ran out and hold nothing any more; last, so that a rescue cut short is seen to be due
+DELETE FROM scheduler.workers w
+WHERE id IN (SELECT id FROM scheduler.workers WHERE expires_at <= now() FOR UPDATE SKIP LOCKED)
+  AND NOT EXISTS (SELECT FROM scheduler.jobs j WHERE j.finished_at IS NULL AND j.status = 'PROCESSING' AND j.worker_id = w.id)

@@ -13,11 +13,11 @@ ON CONFLICT DO NOTHING
 
 -- submit: accept one job inside the caller's transaction; nobody publishes it, so the reconciler does at once
 INSERT INTO scheduler.jobs (id, type, payload, max_attempts, timeout_seconds, run_at, idempotency_key, fingerprint)
-VALUES (%(id)s::uuid, %(type)s, %(payload)s::json, %(max_attempts)s, %(timeout)s,
-        greatest(now(), coalesce(to_timestamp(%(run_at)s::float8), now() + %(delay)s::float8 * interval '1 second')),
-        %(key)s, %(fingerprint)s)
+VALUES (%(id)s::uuid, %(type)s, %(payload)s::json, %(max_attempts)s, %(timeout_seconds)s,
+        greatest(now(), coalesce(to_timestamp(%(run_at)s::float8), now() + %(delay_seconds)s::float8 * interval '1 second')),
+        %(idempotency_key)s, %(fingerprint)s)
 ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 
 -- accepted: which of these ids and keys exist
-SELECT id, idempotency_key, fingerprint, status FROM scheduler.jobs
+SELECT id, idempotency_key AS key, fingerprint, status FROM scheduler.jobs
 WHERE id = ANY(%(ids)s::uuid[]) OR idempotency_key = ANY(%(keys)s::text[])

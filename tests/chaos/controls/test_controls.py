@@ -20,16 +20,16 @@ print(*(name for name in sys.modules if name.startswith("chaos.")))
 """
 
 
-def loaded(control: str) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter that is broken by the control; it prints which modules of the harness it holds."""
-    variables = {"CHAOS_CONTROL": control, "PYTHONPATH": str(ROOT)}
+def loaded(address: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter that is broken by the control of that address; it prints what it holds of the harness."""
+    variables = {"CHAOS_CONTROL": address, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", LOOK]
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize("name", every())
 def test_a_control_finds_what_it_breaks_and_loads_its_own_family_only(name: str) -> None:
-    done = loaded(name)
+    done = loaded(find(name).address)
     assert done.returncode == 0, done.stderr
     own = [f"chaos.controls.{family}" for family in FAMILIES if f"chaos.controls.{family}" in done.stdout.split()]
     assert own == [find(name).apply.__module__]
@@ -46,6 +46,7 @@ def test_a_control_that_finds_nothing_to_break_says_so() -> None:
 def test_an_unknown_control_is_refused_in_the_harness_and_in_the_process() -> None:
     with pytest.raises(UsageError, match="did you mean 'no-fence'"):
         find("no-fens")
-    refused = loaded("no-fens")
-    assert refused.returncode != 0
-    assert "CHAOS_CONTROL='no-fens' names no control" in refused.stderr
+    for address in ("chaos.controls.claiming:no-fens", "no-fence", "chaos.controls.retries:no-fence"):
+        refused = loaded(address)
+        assert refused.returncode != 0
+        assert f"CHAOS_CONTROL={address!r} is no address such as" in refused.stderr

@@ -24,10 +24,13 @@ from chaos.faults.catalogue import FAULTS, make_fault
 from chaos.faults.fault import Fault
 from chaos.faults.nemesis import Nemesis
 from chaos.faults.toxiproxy import Toxiproxy
-from chaos.record.history import Planned, calls
+from chaos.record.aim import Aim, link, worker
+from chaos.record.history import calls
+from chaos.record.plan import Planned
 from chaos.record.recorder import Recorder, merge_histories
 
-LINK = "worker-redis"
+LINK = link("worker", "redis")
+GONE = link("api", "redis")
 pytestmark = pytest.mark.chaos
 
 
@@ -41,12 +44,12 @@ class OneLink:
         self._valkey = valkey
         self._process = process
 
-    def signal(self, process: str, number: signal.Signals) -> int:
+    def signal(self, process: Aim, number: signal.Signals) -> int:
         assert self._process
         self._process.send_signal(number)
         return self._process.pid
 
-    def replace(self, process: str) -> int:
+    def replace(self, process: Aim) -> int:
         assert self._process
         self._process.wait(10)
         return self._process.pid
@@ -56,10 +59,10 @@ class OneLink:
         self._valkey.flushall()
         return int(keys)
 
-    def await_busy(self, process: str, seconds: float) -> bool:
+    def await_busy(self, process: Aim, seconds: float) -> bool:
         return True
 
-    def await_point(self, process: str, point: str, seconds: float) -> int | None:
+    def await_point(self, process: Aim, point: str, seconds: float) -> int | None:
         return None
 
 
@@ -207,19 +210,19 @@ class TestNemesis:
     def test_a_fault_that_cannot_heal_does_not_keep_the_others_from_healing(
         self, world: OneLink, recorder: Recorder
     ) -> None:
-        nemesis, stuck = Nemesis(world, recorder), make_fault(Planned(0, "refuse", "gone", 1))
-        world.toxiproxy.create("gone", "127.0.0.1:1")
+        nemesis, stuck = Nemesis(world, recorder), make_fault(Planned(0, "refuse", GONE, 1))
+        world.toxiproxy.create(GONE, "127.0.0.1:1")
         nemesis.inject(planned("refuse"))
         nemesis.inject(stuck)
-        world.toxiproxy.delete("gone")
-        with pytest.raises(FaultFailed, match="refuse on gone"):
+        world.toxiproxy.delete(GONE)
+        with pytest.raises(FaultFailed, match="refuse on api-redis"):
             nemesis.heal_all()
         assert world.toxiproxy.proxy(LINK).is_healthy
 
     def test_a_paused_process_stands_still_until_healed(self, toxiproxy: Toxiproxy, valkey: redis.Redis) -> None:
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
             world = OneLink(toxiproxy, valkey, process)
-            pause = make_fault(Planned(0, "pause", "worker-1", 1, {"when_busy": True}))
+            pause = make_fault(Planned(0, "pause", worker(1), 1, {"when_busy": True}))
             try:
                 pause.await_moment(world)
                 assert pause.inject(world) == {"pid": process.pid}
@@ -231,7 +234,7 @@ class TestNemesis:
 
     def test_a_killed_process_is_replaced_at_heal(self, toxiproxy: Toxiproxy, valkey: redis.Redis) -> None:
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-            kill = make_fault(Planned(0, "kill", "worker-1", 1))
+            kill = make_fault(Planned(0, "kill", worker(1), 1))
             world = OneLink(toxiproxy, valkey, process)
             kill.inject(world)
             kill.heal(world)

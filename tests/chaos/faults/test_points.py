@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from chaos.faults.processes import armed
-from chaos.record.history import Planned
+from chaos.record.aim import API, worker
+from chaos.record.plan import Armed as ArmedPoint
+from chaos.record.plan import Plan, Planned
 from chaos.scenarios import POINTS as SCENARIOS
 from scheduler import Client
 from scheduler.errors import ConfigurationError, StoreUnavailable
-from scheduler.testing.points import POINTS, Armed
+from scheduler.facts.facts import FACTS, tell
+from scheduler.testing import POINTS
+from scheduler.testing.points import Armed, arm
 from tests.cluster import Cluster, eventually
 
 
-@pytest.mark.parametrize("name", POINTS)
-def test_every_point_lies_at_a_call_that_exists(name: str) -> None:
-    for method in POINTS[name].methods:
-        assert inspect.iscoroutinefunction(getattr(POINTS[name].owner, method))
+def test_every_point_is_a_fact_of_its_own() -> None:
+    assert len({point.fact for point in POINTS.values()}) == len(POINTS)
+    assert {point.fact for point in POINTS.values()} <= set(FACTS)
+
+
+def test_a_process_arms_the_points_of_its_role_only() -> None:
+    texts = ["api.after-publish:lose", "worker.after-ack:lose@2"]
+    for [own], name in ((arm(texts, "api"), "api.after-publish"), (arm(texts, "worker"), "worker.after-ack")):
+        assert (own.point.name, own.point.fact.ears) == (name, [own.reach])
+        own.point.fact.ears.clear()
+
+
+@pytest.mark.parametrize("name", [name for name, point in POINTS.items() if point.may_lose])
+def test_a_reply_is_lost_where_its_fact_is_told_and_its_store_is_named(name: str) -> None:
+    point = POINTS[name]
+    [armed] = arm([f"{name}:lose"], point.role)
+    with pytest.raises(StoreUnavailable, match=rf"{point.fact.reply} is out of reach .*{name}"):
+        tell(point.fact)
+    tell(point.fact)
+    assert armed.reached == 2
+    point.fact.ears.clear()
 
 
 @pytest.mark.parametrize(
@@ -52,13 +71,13 @@ def test_a_point_acts_at_its_time_and_never_again() -> None:
 
 def test_a_schedule_arms_the_named_start_of_a_process() -> None:
     schedule = [
-        Planned(0, "pause", "worker-1", 1, {"point": "worker.after-ack", "nth": 3, "start": 2}),
-        Planned(0, "reply_lost", "api", 0, {"point": "api.after-commit"}),
-        Planned(0, "kill", "worker-2", 1),
+        Planned(0, "pause", worker(1), 1, {"point": "worker.after-ack", "nth": 3, "start": 2}),
+        Planned(0, "reply_lost", API, 0, {"point": "api.after-commit"}),
+        Planned(0, "kill", worker(2), 1),
     ]
-    assert armed(schedule) == {
-        ("worker-1", 2): "worker.after-ack:stall@3",
-        ("api", 1): "api.after-commit:lose@1",
+    assert Plan("x", 1, schedule=schedule).armed == {
+        (worker(1), 2): ArmedPoint("worker.after-ack", "pause", 3),
+        (API, 1): ArmedPoint("api.after-commit", "reply_lost"),
     }
 
 

@@ -6,39 +6,38 @@ from collections.abc import Callable
 
 import pytest
 
-from chaos.judge import guards
-from chaos.judge.checks import judge
+from chaos.judge import guards, judge
 from chaos.judge.guards import GUARDS
-from chaos.record.history import Guards, Run
-from chaos.record.verdict import Check
-from tests.chaos.stories import A, B, Story
-
-Judge = Callable[[Run], Check]
+from chaos.judge.promise import Promise
+from chaos.record.plan import Guards
+from tests.stories import A, B, Story
 
 WELL = Guards(faults=1, overlap=True, redelivery=True)
-HOLLOW: list[tuple[str, Judge, Callable[[], Story]]] = [
-    ("no fault fired", guards.faults_fired, lambda: Story(WELL).done("j")),
-    (
-        "the fault came when all was done",
-        guards.overlap,
-        lambda: Story(WELL).done("j").fault("kill", "w", at=9, pid=A),
-    ),
-    (
-        "a kill without a redelivery",
-        guards.redelivery,
-        lambda: Story(WELL).done("j").fault("kill", "w", at=0.5, pid=B),
-    ),
-    ("no final answer was read", guards.drained, lambda: Story().submit("j").ran("j")),
-    ("no submit succeeded", guards.operations, lambda: Story().submit("j", kind="info").ran("j")),
-    ("no body wrote anything", guards.operations, lambda: Story().submit("j").final("j")),
-    ("the injector hung", guards.harness_sound, lambda: troubled()),  # noqa: PLW0108,
-]
 
 
 def troubled() -> Story:
     story = Story().done("j")
-    story.troubles.append("Toxiproxy hung in POST /reset for 5 s")
+    story.manifest.troubles.append("Toxiproxy hung in POST /reset for 5 s")
     return story
+
+
+HOLLOW: list[tuple[str, Promise, Callable[[], Story]]] = [
+    ("no fault fired", guards.faults_fired, lambda: Story(WELL).done("j")),
+    (
+        "the fault came when all was done",
+        guards.overlap,
+        lambda: Story(WELL).done("j").fault("kill", "worker-1", at=9, pid=A),
+    ),
+    (
+        "a kill without a redelivery",
+        guards.redelivery,
+        lambda: Story(WELL).done("j").fault("kill", "worker-1", at=0.5, pid=B),
+    ),
+    ("no final answer was read", guards.drained, lambda: Story().submit("j").ran("j")),
+    ("no submit succeeded", guards.operations, lambda: Story().submit("j", told="info").ran("j")),
+    ("no body wrote anything", guards.operations, lambda: Story().submit("j").final("j")),
+    ("the injector hung", guards.harness_sound, troubled),
+]
 
 
 def test_one_cut_for_two_roles_is_one_fault_and_two_kills_are_two() -> None:
@@ -50,8 +49,8 @@ def test_one_cut_for_two_roles_is_one_fault_and_two_kills_are_two() -> None:
 
 
 @pytest.mark.parametrize(("name", "guard", "story"), HOLLOW, ids=[name for name, *_ in HOLLOW])
-def test_a_run_that_proved_nothing_is_unknown(name: str, guard: Judge, story: Callable[[], Story]) -> None:
-    assert guard(story().run).verdict == "unknown"
+def test_a_run_that_proved_nothing_is_unknown(name: str, guard: Promise, story: Callable[[], Story]) -> None:
+    assert guard.check(story().run).verdict == "unknown"
 
 
 def test_every_guard_has_a_run_that_it_rejects() -> None:

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from chaos.errors import RunUnreadable
 from chaos.record import runs
-from chaos.record.history import Effect, Final, Manifest, Operation, Run, Sample, Stores, calls
+from chaos.record.history import Effect, Final, Operation, Run, Sample, Stores, calls
+from chaos.record.plan import Manifest
 from chaos.record.recorder import Recorder, Tail, merge_histories, read_records, write_records
 from chaos.record.verdict import Check, Judgement
-from tests.chaos.stories import Story
+from tests.stories import Story
 
 WRITER = """
 import os, sys, time
@@ -150,28 +151,17 @@ class TestRunFolders:
         assert second.logs.is_dir()
 
     def test_a_run_reads_back_as_it_was_written(self, tmp_path: Path) -> None:
-        folder, told = (
-            runs.create("demo", 1, tmp_path),
-            Story().done("j").sample(at=1, stream=0, pending=0).run,
-        )
-        folder.write(folder.manifest, told.manifest)
-        folder.write(folder.stores, told.stores)
-        for path, records in (
-            (folder.history, told.history),
-            (folder.effects, told.effects),
-            (folder.finals, told.finals),
-            (folder.samples, told.samples),
-        ):
-            write_records(path, records)
+        story = Story().done("j").sample(at=1, stream=0, pending=0)
+        folder, told = story.write(tmp_path), story.run
         found = runs.load_run(folder.path)
         assert (found.manifest, found.history, found.effects) == (told.manifest, told.history, told.effects)
         assert (found.finals, found.samples, found.stores) == (told.finals, told.samples, told.stores)
 
     def test_a_run_that_broke_off_still_loads(self, tmp_path: Path) -> None:
         folder = runs.create("demo", 1, tmp_path)
-        folder.write(folder.manifest, Manifest("demo", "demo", 1))
+        folder.write(folder.manifest, Manifest("demo", 1, run="demo"))
         run = runs.load_run(folder.path)
-        assert run == Run(Manifest("demo", "demo", 1), stores=Stores(), path=folder.path.resolve())
+        assert run == Run(Manifest("demo", 1, run="demo"), stores=Stores(), path=folder.path.resolve())
 
     def test_a_folder_without_a_manifest_is_no_run(self, tmp_path: Path) -> None:
         with pytest.raises(RunUnreadable, match=r"holds no manifest\.json"):

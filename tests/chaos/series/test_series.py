@@ -19,7 +19,7 @@ from chaos.scenarios import SCENARIOS, UNLISTED
 from chaos.series import lanes
 from chaos.series.campaign import Controls, Tried
 from chaos.series.lanes import Ended, Trial, run_all
-from scheduler.embedded.process import until
+from scheduler.embedded import until
 from tests.cluster import ROOT
 
 pytestmark = [pytest.mark.chaos, pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]

@@ -1,0 +1,101 @@
+"""What PostgreSQL answers: one frozen value a row, its fields named and ordered as the statement names its columns.
+
+A job as the outside sees it is in `jobs.view`, a job in hand in `jobs.job`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from scheduler.jobs.job import Outcome
+
+T = TypeVar("T", bound=Struct)
+
+
+class Accepted(Struct, frozen=True, gc=False):
+    """A job that exists already, found by its id or idempotency key."""
+
+    id: bytes
+    key: str | None
+    fingerprint: bytes | None
+    status: str
+
+
+class Due(Struct, frozen=True, gc=False):
+    """A job that Redis is to hold: from `due_ms` (epoch milliseconds) on, or now when that is None."""
+
+    id: bytes
+    due_ms: float | None
+
+
+class Letter(Struct, frozen=True, gc=False):
+    """A dead letter."""
+
+    id: bytes
+    type: str
+    error: str
+
+
+class Beat(Struct, frozen=True, gc=False):
+    """Whether a lease had not run out when it was renewed, and the jobs cancelled since the last heartbeat."""
+
+    unbroken: bool
+    cancelled: list[bytes]
+
+
+class LiveWorker(Struct, frozen=True, gc=False):
+    """A worker whose lease holds, as it reports itself; `id` is uuid text."""
+
+    id: str
+    name: str
+    age_seconds: float
+    types: list[str]
+    counters: dict[str, int]
+
+
+class Live(Struct, frozen=True, gc=False):
+    """How many unfinished jobs are due, wait for their time, and run; the age of the oldest due one, else 0."""
+
+    due: int
+    waiting: int
+    processing: int
+    oldest_due_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Inserted:
+    """Whether a batch was accepted whole; if not, nothing of it was, and `existing` is what stood in its way."""
+
+    whole: bool
+    existing: Sequence[Accepted] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What came of a batch of outcomes: done now or by an earlier try, or too late.
+
+    `due_ms`: when those done now that run again may do so, by id, in epoch milliseconds.
+    """
+
+    done: list[Outcome] = field(default_factory=list)
+    lost: list[Outcome] = field(default_factory=list)
+    due_ms: dict[bytes, float] = field(default_factory=dict)
+
+    def __add__(self, other: Settled) -> Settled:
+        return Settled(self.done + other.done, self.lost + other.lost, self.due_ms | other.due_ms)
+
+
+def each_as(kind: type[T]) -> Callable[[Any], Callable[[Sequence[Any]], T]]:
+    """A psycopg row factory. Raises TypeError when a statement's columns are not the fields of `kind`."""
+
+    def factory(cursor: Any) -> Callable[[Sequence[Any]], T]:
+        columns = tuple(column.name for column in cursor.description or ())
+        if cursor.description and columns != kind.__struct_fields__:
+            raise TypeError(f"{kind.__name__} has the fields {kind.__struct_fields__}, the statement answers {columns}")
+        return lambda values: kind(*values)
+
+    return factory

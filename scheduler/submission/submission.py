@@ -1,0 +1,158 @@
+"""A submission: what somebody wants run, checked in one place for every door (HTTP, SQL, inline) before any SQL.
+
+It owns the bounds of a job, the encoding of its payload, its fingerprint, and the answer to whether the job that holds
+a key is the same. It reads neither clock nor settings: both are handed in. Migration 0002 repeats the bounds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from datetime import datetime
+from itertools import accumulate
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from scheduler.errors import InvalidJob, KeyReused, PayloadTooLarge, nearest
+from scheduler.jobs.job import NewJob
+from scheduler.settings import Settings
+
+MAX_BATCH_JOBS = 10_000
+MAX_DEPTH = 100
+TOO_DEEP = f"nested too deeply; {MAX_DEPTH} levels are allowed"
+YEAR_SECONDS = 366 * 86_400
+RULES = {
+    "jobs": f"1 to {MAX_BATCH_JOBS} jobs; send several batches",
+    "type": "1 to 200 printable characters",
+    "payload": "a JSON object",
+    "delay_seconds": f"a number of seconds from now, 0 to {YEAR_SECONDS}",
+    "run_at": "a time with its UTC offset, as 2030-01-31T12:00:00Z, at most ten years ahead; a past time means now",
+    "max_attempts": "a whole number, 1 to 1000",
+    "timeout_seconds": f"a number of seconds above 0, at most {YEAR_SECONDS}",
+    "idempotency_key": "1 to 255 printable characters",
+}
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"', re.DOTALL)
+_STEPS, _NO_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff"), bytes(set(range(256)) - set(b"[{]}"))
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_canonical = msgspec.json.Encoder(order="deterministic").encode
+
+
+def _rule(field: str, **bounds: Any) -> Meta:
+    return Meta(description=RULES[field], **bounds)
+
+
+class Submission(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """One job, as it is asked for."""
+
+    type: Annotated[str, _rule("type", min_length=1, max_length=200)]
+    payload: Annotated[Raw, _rule("payload", extra_json_schema={"type": "object"})]
+    delay_seconds: Annotated[float, _rule("delay_seconds", ge=0, le=YEAR_SECONDS)] | None = None
+    run_at: Annotated[datetime, _rule("run_at", tz=True)] | None = None
+    max_attempts: Annotated[int, _rule("max_attempts", ge=1, le=1_000)] | None = None
+    timeout_seconds: Annotated[float, _rule("timeout_seconds", gt=0, le=YEAR_SECONDS)] | None = None
+    idempotency_key: Annotated[str, _rule("idempotency_key", min_length=1, max_length=255)] | None = None
+
+    @classmethod
+    def of(cls, type: object, payload: object, *options: object) -> Submission:
+        """From Python values, `options` in the order of the fields. Raises InvalidJob."""
+        given = dict(zip(cls.__struct_fields__, (type, Raw(_encoded(payload)), *options), strict=False))
+        if isinstance(moment := given.get("run_at"), datetime):  # of a subclass too, which msgspec does not know
+            given["run_at"] = datetime.combine(moment.date(), moment.timetz())
+        try:
+            return msgspec.convert(given, cls, builtin_types=(datetime,))
+        except msgspec.ValidationError as error:
+            raise explained(error, lambda field: _shown(given[field])) from error
+
+    def job(self, job_id: bytes, now: float, settings: Settings) -> NewJob:
+        """The job to store, once every bound is kept; `now` is epoch seconds. Raises InvalidJob."""
+        key, run_at, payload = self.idempotency_key, None, bytes(self.payload)
+        if not self.type.isprintable():
+            raise refused("type", _shown(self.type))
+        if key is not None and not (key.isprintable() and 1 <= len(key) <= 255):
+            raise refused("idempotency_key", _shown(key))
+        if self.run_at is not None:
+            if self.delay_seconds is not None:
+                raise InvalidJob("run_at", "give delay_seconds or run_at, not both")
+            if self.run_at.utcoffset() is None or self.run_at.timestamp() > now + 10 * YEAR_SECONDS:
+                raise refused("run_at", _shown(self.run_at))
+            run_at = max(self.run_at.timestamp(), 0.0)
+        content = _content(payload, settings.max_payload_bytes)
+        most = self.max_attempts or settings.max_attempts
+        print_ = self._fingerprint(content, run_at) if key else None
+        return NewJob(
+            job_id, self.type, payload.decode(), most, self.delay_seconds, run_at, self.timeout_seconds, key, print_
+        )
+
+    def _fingerprint(self, content: dict[str, Any], run_at: float | None) -> bytes:
+        """16 bytes, equal for equal submissions whatever their door, and whatever the order of their JSON's keys."""
+        what = (self.type, content, self.delay_seconds or None, run_at, self.max_attempts, self.timeout_seconds)
+        return hashlib.blake2b(_canonical(what), digest_size=16).digest()
+
+
+class Batch(Struct, frozen=True, forbid_unknown_fields=True):
+    """Jobs that are accepted together or not at all."""
+
+    jobs: Annotated[list[Submission], _rule("jobs", min_length=1, max_length=MAX_BATCH_JOBS)]
+
+
+def require_same(job: NewJob, holder: str, fingerprint: bytes | None) -> None:
+    """Raises KeyReused unless the job `holder`, which has the key of `job` already, comes from an equal submission."""
+    if job.fingerprint != fingerprint:
+        raise KeyReused(str(job.idempotency_key), holder)
+
+
+def explained(error: msgspec.ValidationError, shown: Callable[[str], str]) -> InvalidJob:
+    """What msgspec complains of, by field, value and rule. `shown` gives the value at a path such as `jobs[3].type`."""
+    reason, _, path = str(error).partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    if lack := re.search(r"(unknown|missing required) field `(.*)`", reason):
+        field = f"{path}.{lack[2][:100]}" if path else lack[2][:100]
+        if lack[1] != "unknown":
+            return InvalidJob(field, "is required")
+        hint = nearest(lack[2], RULES)
+        return InvalidJob(field, "unknown field" + (f"; did you mean {hint!r}?" if hint else ""))
+    return refused(path, shown(path)) if path.rpartition(".")[2] in RULES else InvalidJob(path or "body", reason)
+
+
+def refused(path: str, shown: str) -> InvalidJob:
+    """The error for a value that breaks its field's rule."""
+    rule = RULES[path.rpartition(".")[2]]
+    return InvalidJob(path, f"must be {rule}" + (f", not {shown[:60]}" if shown else ""))
+
+
+def _shown(value: object) -> str:
+    value = value.isoformat() if isinstance(value, datetime) else value
+    return json.dumps(value) if value is None or isinstance(value, str | int | float) else repr(value)
+
+
+def _encoded(payload: object) -> bytes:
+    try:
+        text = json.dumps(payload, allow_nan=False, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        return text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidJob("payload", f"must be {RULES['payload']} in UTF-8: {error}") from error
+
+
+def _content(payload: bytes, limit: int) -> dict[str, Any]:
+    if len(payload) > limit:
+        raise PayloadTooLarge("payload", len(payload), limit, "store it elsewhere and send a reference")
+    try:
+        content: dict[str, Any] = _decode(payload)
+    except (ValueError, RecursionError) as error:
+        raise InvalidJob("payload", f"must be {RULES['payload']} in UTF-8: {error}") from error
+    if b"\\u0000" in payload and _NUL.search(payload):
+        raise InvalidJob("payload", "holds the character NUL (\\u0000), which PostgreSQL cannot store; remove it")
+    if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH and _depth(payload) > MAX_DEPTH:
+        raise InvalidJob("payload", TOO_DEEP)
+    return content
+
+
+def _depth(payload: bytes) -> int:
+    """How many levels lie below the payload's own: read from its text, as a walk takes many times as long."""
+    steps = _STRING.sub(b"", payload).translate(_STEPS, _NO_STEPS)
+    return max(accumulate(memoryview(steps).cast("b"))) - 1

@@ -1,0 +1,38 @@
+"""What others may rely on in `scheduler.embedded`, and that it relies on nothing of the scheduler."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import scheduler.embedded
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(scheduler.embedded.__all__) == [
+        "Child",
+        "ChildFailed",
+        "Crew",
+        "Launch",
+        "Postgres",
+        "Program",
+        "Redis",
+        "Server",
+        "ServerFailed",
+        "Stores",
+        "embedded",
+        "free_port",
+        "is_free",
+        "launch",
+        "until",
+    ]
+    assert all(hasattr(scheduler.embedded, name) for name in scheduler.embedded.__all__)
+
+
+def test_it_imports_nothing_of_the_scheduler_but_itself() -> None:
+    files = list(Path(scheduler.embedded.__file__).parent.glob("*.py"))
+    assert len(files) > 5
+    found = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    names = {alias.name for node in found if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in found if isinstance(node, ast.ImportFrom)}
+    assert {name for name in names if name.startswith("scheduler") and ".embedded" not in name} == set()
