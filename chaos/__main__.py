@@ -1,7 +1,7 @@
 """The command line: `chaos …` or `python -m chaos …`.
 
-Exit codes: 0 every check valid, 1 a check is invalid, 2 wrong usage, 3 unknown (the run proved nothing), 4 the harness
-failed; 130 after Ctrl-C.
+Exit codes: 0 every check valid, 1 a check is invalid, 2 wrong usage,
+3 unknown (the run proved nothing), 4 the harness failed, 130 ended by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def run(
 
 @app.command()
 def random(seed: Seed = 1, jobs: Jobs = None, duration: Duration = None, runs_dir: RunsDir = RUNS) -> None:
-    """Faults drawn at random; the same seed draws the same."""
+    """Faults chosen at random; the same seed chooses the same."""
     from chaos.planning import Options, resolve
     from chaos.scenarios import find
 
