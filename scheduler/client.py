@@ -94,18 +94,23 @@ class Client:
         return await self._request("GET", f"/jobs/{job_id}", params={"wait": wait}, timeout=self._timeout + wait)
 
     async def cancel(self, job_id: str) -> dict[str, Any]:
+        """Cancel a job; returns it. Raises RequestRefused when it is final or unknown."""
         return await self._request("POST", f"/jobs/{job_id}/cancel")
 
     async def stats(self) -> dict[str, Any]:
+        """Figures of now, as GET /stats gives them."""
         return await self._request("GET", "/stats")
 
     async def dead_letters(self, **filters: Any) -> dict[str, Any]:
+        """A page of dead letters; filters as in GET /dlq."""
         return await self._request("GET", "/dlq", params=filters)
 
     async def redrive(self, **selection: Any) -> list[str]:
+        """Send dead letters back; returns their ids."""
         return list((await self._request("POST", "/dlq/redrive", json=selection))["ids"])
 
     async def purge(self, **selection: Any) -> list[str]:
+        """Delete dead letters for good; returns their ids."""
         return list((await self._request("DELETE", "/dlq", json=selection))["ids"])
 
     async def _request(self, method: str, path: str, *, patient: bool = False, **options: Any) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def tune_collector() -> None:
 
 @contextmanager
 def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop` while the block runs."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -66,6 +67,7 @@ def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
 
 @asynccontextmanager
 async def open_stores(settings: Settings, name: str, connections: int) -> AsyncIterator[tuple[Store, Stream]]:
+    """Both stores while the block runs, nothing connected yet."""
     database_url, redis_url = settings.require_stores()
     deadline = settings.store_deadline_seconds
     postgres = Postgres(database_url, size=connections, deadline_seconds=deadline, name=f"scheduler-{name}")

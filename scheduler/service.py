@@ -23,6 +23,7 @@ class Service(ABC):
 
     @property
     def idle_seconds(self) -> float:
+        """Seconds since its last round."""
         return time.monotonic() - self.ticked_at
 
     @abstractmethod

@@ -61,6 +61,7 @@ class Settings(BaseSettings):
 
     @property
     def retry(self) -> RetryPolicy:
+        """The back-off that these settings make."""
         return RetryPolicy(self.backoff_base_seconds, self.backoff_factor, self.backoff_jitter)
 
     def require_stores(self) -> tuple[str, str]:

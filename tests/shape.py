@@ -154,17 +154,38 @@ def _has_sentence(decorator: ast.expr) -> bool:
 
 def names_asked_of(table: str, files: list[Source]) -> set[str]:
     """The literal names that these files look up in `table`: as `table["name"]`, or by a function that indexes it
-    with one of its parameters, called with a literal there.
+    with one of its parameters, or hands that on to such a one, called with a literal there.
     """
     nodes = [node for file in files for node in ast.walk(file.tree)]
     lookups = [node for node in nodes if isinstance(node, ast.Subscript) and _last_name(node.value) == table]
     names = {node.slice.value for node in lookups if isinstance(node.slice, ast.Constant)}
-    doors = {node.name: place for node in nodes if isinstance(node, Function) and (place := _index(node, table)) >= 0}
+    functions = [node for node in nodes if isinstance(node, Function)]
+    doors = {node.name: place for node in functions if (place := _index(node, table)) >= 0}
+    while more := {f.name: place for f in functions if f.name not in doors and (place := _handed_on(f, doors)) >= 0}:
+        doors |= more
     for node in nodes:
-        if isinstance(node, ast.Call) and (place := doors.get(_last_name(node.func), -1)) >= 0:
-            given = node.args[place] if place < len(node.args) else None
-            names |= {each.value for each in ast.walk(given) if isinstance(each, ast.Constant)} if given else set()
+        if isinstance(node, ast.Call) and (given := _given(node, doors)):
+            names |= {each.value for each in ast.walk(given) if isinstance(each, ast.Constant)}
     return {name for name in names if isinstance(name, str)}
+
+
+def _given(call: ast.Call, doors: dict[str, int]) -> ast.expr | None:
+    """What a call of one of these functions looks up."""
+    place = doors.get(_last_name(call.func), len(call.args))
+    return call.args[place] if place < len(call.args) else None
+
+
+def _parameters(function: Function) -> list[str]:
+    return [each.arg for each in (*function.args.posonlyargs, *function.args.args) if each.arg != "self"]
+
+
+def _handed_on(function: Function, doors: dict[str, int]) -> int:
+    """Which of its arguments a function hands on to one of these to look up; -1 when none."""
+    parameters = _parameters(function)
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and isinstance(given := _given(node, doors), ast.Name) and given.id in parameters:
+            return parameters.index(given.id)
+    return -1
 
 
 def _last_name(node: ast.AST) -> str:
@@ -173,7 +194,7 @@ def _last_name(node: ast.AST) -> str:
 
 def _index(function: Function, table: str) -> int:
     """Which of its arguments (without self) a function looks up in `table`; -1 when none."""
-    parameters = [each.arg for each in (*function.args.posonlyargs, *function.args.args) if each.arg != "self"]
+    parameters = _parameters(function)
     for node in ast.walk(function):
         if isinstance(node, ast.Subscript) and _last_name(node.value) == table and _last_name(node.slice) in parameters:
             return parameters.index(_last_name(node.slice))

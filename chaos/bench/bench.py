@@ -39,6 +39,7 @@ class Rates(msgspec.Struct, frozen=True):
 
     @property
     def median(self) -> float:
+        """Jobs per second."""
         return median(self.rates)
 
 

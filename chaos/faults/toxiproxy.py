@@ -53,10 +53,12 @@ class Proxy(msgspec.Struct, frozen=True):
 
     @property
     def port(self) -> int:
+        """Where it listens."""
         return int(self.listen.rpartition(":")[2])
 
     @property
     def is_healthy(self) -> bool:
+        """Whether it passes everything on, unchanged."""
         return self.enabled and not self.toxics
 
 
@@ -82,9 +84,11 @@ class Toxiproxy:
         return self._call("get", "/version", dict[str, str]).get("version", "unknown")
 
     def proxies(self) -> dict[str, Proxy]:
+        """All that the server has, by name."""
         return self._call("get", "/proxies", dict[str, Proxy])
 
     def proxy(self, name: str) -> Proxy:
+        """One of them. Raises ToxiproxyRefused when there is none."""
         return self._call("get", _path(name), Proxy)
 
     def create(self, name: str, upstream: str, listen: str = "127.0.0.1:0") -> Proxy:
@@ -96,6 +100,7 @@ class Toxiproxy:
         return self._declared[name]
 
     def delete(self, name: str) -> None:
+        """Take a proxy away; one that is not there is no error."""
         self._send("delete", _path(name))
         self._declared.pop(name, None)
 
@@ -106,6 +111,7 @@ class Toxiproxy:
         return self._call("patch", _path(name), Proxy, json=body)
 
     def add_toxic(self, proxy: str, toxic: Toxic) -> Toxic:
+        """Disturb one direction of a link."""
         return self._call("post", f"{_path(proxy)}/toxics", Toxic, json=_body(toxic))
 
     def update_toxic(self, proxy: str, toxic: Toxic) -> Toxic:
@@ -114,6 +120,7 @@ class Toxiproxy:
         return self._call("patch", _path(proxy, toxic.label), Toxic, json=body)
 
     def toxic(self, proxy: str, label: str) -> Toxic:
+        """A disturbance while the block runs."""
         return self._call("get", _path(proxy, label), Toxic)
 
     def remove_toxic(self, proxy: str, label: str) -> None:

@@ -72,6 +72,7 @@ def _cause_of(window: Window, execution: Execution, run: Run) -> Cause | None:
 
 
 def is_postgres(window: Window) -> bool:
+    """Whether the fault hit PostgreSQL, or a link to it."""
     return window.target.store == "postgres"
 
 

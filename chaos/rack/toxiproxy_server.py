@@ -53,6 +53,7 @@ class ToxiproxyServer(Server):
 
     @property
     def url(self) -> str:
+        """Where its API is."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> Self:
@@ -68,6 +69,7 @@ class ToxiproxyServer(Server):
         self._proxies.write_text("[]", encoding="ascii")
 
     def command(self, program: Program) -> list[str]:
+        """What to execute."""
         return [
             str(program.path),
             "-host",

@@ -28,10 +28,12 @@ class Tried:
 
     @property
     def is_harmless(self) -> bool:
+        """Whether it must lose nothing, instead of being caught."""
         return self.control.is_harmless
 
     @property
     def missed(self) -> list[str]:
+        """The checks that were to turn invalid and have not yet."""
         return [] if self.is_harmless else [check for check in self.control.breaks if check not in self.caught]
 
     @property
@@ -41,6 +43,7 @@ class Tried:
 
     @property
     def result(self) -> str:
+        """What came of it, in words."""
         if self.is_harmless:
             broken = f"; {', '.join(sorted(self.caught))} invalid, as expected" if self.caught else ""
             lost = f"broke {', '.join(sorted(self.strays))}" if self.strays else f"lost nothing{broken}"
@@ -50,6 +53,7 @@ class Tried:
         return f"caught in {max(self.caught.values(), default=0)} of at most {self.control.runs} runs"
 
     def hear(self, ended: Ended) -> None:
+        """Take the end of one of its runs into account."""
         seed = ended.trial.seed
         self.seeds.append(seed)
         self.faults += ended.faults
@@ -71,6 +75,7 @@ class Controls:
         self.shown: set[Trial] = set()  # what the healthy build has to face too
 
     def trials(self) -> list[Trial]:
+        """What to begin with: the first seed of each."""
         return [self._trial(tried, self._first) for tried in self.tried.values()]
 
     def hear(self, ended: Ended) -> list[Trial]:
@@ -90,6 +95,7 @@ class Controls:
 
     @property
     def as_expected(self) -> bool:
+        """Whether each was caught or harmless, and the healthy build valid."""
         return all(each.as_expected for each in self.tried.values()) and all(e.verdict == "valid" for e in self.healthy)
 
     def _trial(self, tried: Tried, seed: int) -> Trial:
@@ -113,9 +119,11 @@ class Campaign:
         ]
 
     def trials(self) -> list[Trial]:
+        """Every run that is known beforehand."""
         return [*self._own, *self.controls.trials()]
 
     def hear(self, ended: Ended) -> list[Trial]:
+        """What is to be done next."""
         if ended.trial in self._own:
             self.ended.append(ended)
             return []
@@ -132,6 +140,7 @@ class Campaign:
 
     @property
     def troubled(self) -> list[Ended]:
+        """The runs that were not valid."""
         return [each for each in self.ended if each.verdict != "valid"]
 
     @property

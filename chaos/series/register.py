@@ -52,6 +52,7 @@ class Claim(msgspec.Struct, frozen=True):
     result: Result | None = None
 
     def is_attacked_by(self, scenario: str) -> bool:
+        """Whether the scenario's name fits one of its patterns."""
         return any(fnmatchcase(scenario, pattern) for pattern in self.scenarios)
 
 
@@ -78,6 +79,8 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class Register(msgspec.Struct, frozen=True):
+    """The file as a value."""
+
     promises: list[Claim]
     controls: list[ControlResult] = []
     measured: Origin | None = None

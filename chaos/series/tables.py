@@ -62,6 +62,7 @@ def trial_table(ends: Iterable[Ended]) -> Table:
 
 
 def control_list(controls: Iterable[Control]) -> Table:
+    """A line for each control: what it breaks, where, and what must catch it."""
     table = Table("build", "what it breaks", "on", "scenario", "must be invalid")
     for each in controls:
         table.add_row(each.name, each.does, each.on, each.scenario, ", ".join(each.breaks) or "nothing")

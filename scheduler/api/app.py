@@ -21,6 +21,7 @@ from scheduler.settings import Settings
 
 
 def build_app(settings: Settings, parts: Parts) -> App:
+    """The application that the server runs."""
     keys = Keys(settings.api_keys)
     api = FastAPI(
         title="Scheduler",

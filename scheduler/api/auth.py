@@ -11,6 +11,8 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 
 
 class Keys:
+    """Those that open the API; none: it is open."""
+
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = [key.encode() for key in keys]
 

@@ -20,6 +20,8 @@ from scheduler.submission.publisher import Publisher
 
 @dataclass(slots=True)
 class Parts:
+    """What the endpoints reach through `parts(request)`."""
+
     store: Store
     stream: Stream
     types: Types
@@ -30,6 +32,7 @@ class Parts:
 
 
 def build_parts(settings: Settings, store: Store, stream: Stream, registry: Registry) -> Parts:
+    """All of them, for one API process."""
     backlog = Backlog(store, settings.max_backlog)
     publisher = Publisher(stream)
     intake = Intake(store, publisher, backlog)

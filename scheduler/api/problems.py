@@ -13,6 +13,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 def problem(status: int, title: str, detail: str, **more: Any) -> dict[str, Any]:
+    """The members of a problem document."""
     return {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
 
 

@@ -31,6 +31,7 @@ STALLED_SECONDS = 10.0
 
 
 def problems(*codes: int) -> Responses:
+    """The documentation of these error codes."""
     schema = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     titles = {400: "Bad request", 401: "No valid key", 404: "Not found", 409: "Conflict", 413: "Too large",
               422: "Invalid", 429: "Backlog full, see Retry-After", 503: "Store out of reach, see Retry-After",
@@ -71,6 +72,7 @@ Cursor = Annotated[str | None, Query(max_length=100, description="next_cursor of
 
 
 async def parts(request: Request) -> Parts:
+    """What this application was built with."""
     found: Parts = request.app.state.parts
     return found
 

@@ -104,9 +104,13 @@ class Selection(BaseModel):
 
 
 class Redrive(Selection):
+    """Which dead letters, and how fast."""
+
     rate: float | None = Field(None, gt=0, le=100_000, description="jobs per second; all at once when not given")
 
 
 class Selected(BaseModel):
+    """The ids that were taken, or would be."""
+
     ids: list[str]
     dry_run: bool

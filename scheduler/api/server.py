@@ -36,6 +36,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Leaves the signals alone."""
         yield
 
     async def run_here(self) -> None:

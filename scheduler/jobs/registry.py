@@ -14,6 +14,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Handler:
+    """A function and the type it handles."""
+
     type: str
     function: Callable[[Any, Any], Any]
     is_async: bool
@@ -21,6 +23,8 @@ class Handler:
 
 
 class Registry:
+    """Type -> handler."""
+
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
 
@@ -38,6 +42,7 @@ class Registry:
         self._handlers[type] = Handler(type, function, inspect.iscoroutinefunction(function), is_builtin)
 
     def get(self, type: str) -> Handler | None:
+        """The handler of the type, None when there is none."""
         return self._handlers.get(type)
 
     def __iter__(self) -> Iterator[str]:
@@ -48,6 +53,7 @@ class Registry:
 
 
 def name_of(function: Callable[..., Any]) -> str:
+    """Module and name, for messages."""
     return f"{function.__module__}.{function.__qualname__}"
 
 

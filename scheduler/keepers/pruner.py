@@ -17,6 +17,8 @@ BATCH = 1_000
 
 
 class Pruner(Service):
+    """Trims twice a second, prunes once a minute, or until nothing is left to prune."""
+
     name = "pruner"
 
     def __init__(self, store: Store, stream: Stream, retention_seconds: float) -> None:

@@ -22,6 +22,8 @@ DLQ_PERIOD_SECONDS, SECOND_LOOK_SECONDS = 2.0, 0.5
 
 
 class Reconciler(Service):
+    """One look for all workers every 0.2 s; the DLQ every 2 s."""
+
     name = "reconciler"
 
     def __init__(self, store: Store, stream: Stream) -> None:

@@ -26,6 +26,8 @@ SECOND_LOOK_SECONDS, EVERY_SECONDS = 2.0, 60.0
 
 
 class Rescuer(Service):
+    """Looks for leases that ran out four times a second."""
+
     name = "rescuer"
 
     def __init__(self, store: Store, stream: Stream, heartbeat: Heartbeat, lease_seconds: float) -> None:

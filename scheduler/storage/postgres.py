@@ -69,6 +69,7 @@ class _RawLoader(Loader):
 
 
 def register(adapters: AdaptersMap) -> None:
+    """Teach a connection how ids and JSON travel."""
     adapters.register_dumper(Ids, _IdsDumper)
     adapters.register_dumper(Id, _IdDumper)
     adapters.register_loader("uuid", _RawLoader)
@@ -102,6 +103,7 @@ class Postgres:
 
     @asynccontextmanager
     async def use(self, deadline_seconds: float | None = None) -> AsyncIterator[Connection]:
+        """A connection for the block. Raises StoreUnavailable after the deadline, or ValueRefused."""
         deadline = deadline_seconds or self._deadline
         try:
             async with asyncio.timeout(deadline):
@@ -170,6 +172,7 @@ class Postgres:
         return connection
 
     async def close(self) -> None:
+        """Close what is idle."""
         while self._free:
             await self._free.pop().close()
 

@@ -31,6 +31,8 @@ MAX_ROWS_A_STATEMENT = 500
 
 
 class Store:
+    """The record. Every method raises StoreUnavailable when PostgreSQL does not answer in time."""
+
     def __init__(self, postgres: Postgres) -> None:
         self.postgres = postgres
 
@@ -46,6 +48,7 @@ class Store:
         return (await self._values(query, **parameters))[0]
 
     async def close(self) -> None:
+        """Close all connections."""
         await self.postgres.close()
 
     async def clock_ms(self) -> float:

@@ -30,6 +30,8 @@ BLOCK_MS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
+    """A stream entry and the job id that it carries; empty when it was trimmed meanwhile."""
+
     entry: bytes
     job_id: bytes
 
@@ -44,6 +46,8 @@ class Trimmed:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
+    """How many entries or ids each key holds."""
+
     stream: int
     pending: int
     retry: int
@@ -51,6 +55,7 @@ class Lengths:
 
 
 def connect(url: str, *, deadline_seconds: float, name: str, connections: int = 8) -> Redis:
+    """A client that neither retries nor waits longer than the deadline. Raises ConfigurationError."""
     try:
         return Redis.from_url(
             url,
@@ -84,6 +89,7 @@ class Stream:
         }
 
     async def close(self) -> None:
+        """Close both clients."""
         await self._redis.aclose()
         await self._reader.aclose()
 
@@ -92,6 +98,7 @@ class Stream:
             return await self._scripts[name](keys=keys, args=arguments)
 
     async def ping(self) -> None:
+        """Raises StoreUnavailable when Redis does not answer."""
         async with translated():
             await self._redis.ping()
 
@@ -113,6 +120,7 @@ class Stream:
                     raise
 
     async def publish(self, job_ids: Sequence[bytes]) -> None:
+        """Put ids on the stream; twice is no harm."""
         for at in range(0, len(job_ids), MAX_IDS_A_CALL):
             batch = job_ids[at : at + MAX_IDS_A_CALL]
             await self._script("publish", [self.stream], [b"".join(batch)])
@@ -128,6 +136,7 @@ class Stream:
         return len(scores)
 
     async def promote(self, now_ms: float, limit: int = 100) -> int:
+        """Move up to `limit` ids that are due at `now_ms` (epoch ms) to the stream; returns how many."""
         tell(facts.PROMOTING)
         moved = int(await self._script("promote", [self.retry, self.stream], [f"{now_ms:.0f}", limit]))
         tell(facts.PROMOTED, moved)
@@ -167,12 +176,14 @@ class Stream:
         return _deliveries(reply)
 
     async def ack(self, entries: Sequence[bytes]) -> None:
+        """Acknowledge entries; twice is no harm."""
         if entries:
             async with translated():
                 await self._redis.xack(self.stream, self.group, *entries)
             tell(facts.ACKNOWLEDGED, entries)
 
     async def trim(self, cursor: bytes, spare: int) -> Trimmed:
+        """Remove acknowledged entries; returns how many, and the cursor for the next call."""
         removed, cursor = await self._script("trim", [self.stream], [self.group, spare, cursor])
         return Trimmed(int(removed), cursor)
 
@@ -202,6 +213,7 @@ class Stream:
         return len(entries)
 
     async def forget(self, consumer: str) -> bool:
+        """Delete a consumer that holds nothing; whether it was deleted."""
         return bool(await self._script("forget", [self.stream], [self.group, consumer]))
 
     async def dead_letter(self, letters: Sequence[Letter]) -> None:
@@ -211,6 +223,7 @@ class Stream:
             await self._script("dead_letter", [self.dlq, self._dlq_index], arguments)
 
     async def exhume(self, job_ids: Sequence[bytes]) -> None:
+        """Take jobs off the DLQ stream."""
         for at in range(0, len(job_ids), MAX_IDS_A_CALL):
             texts = [id_text(raw) for raw in job_ids[at : at + MAX_IDS_A_CALL]]
             await self._script("exhume", [self.dlq, self._dlq_index], texts)
@@ -222,6 +235,7 @@ class Stream:
             return keys
 
     async def lengths(self) -> Lengths:
+        """Of all keys, at about one moment."""
         async with translated():
             held = await self._redis.xpending(self.stream, self.group)
             return Lengths(

@@ -27,6 +27,7 @@ class Backlog(Service):
 
     @property
     def size(self) -> int:
+        """Unfinished jobs, as far as this process knows."""
         return self._counted + self._since + self._admitted
 
     async def admit(self, jobs: int) -> None:

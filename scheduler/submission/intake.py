@@ -40,6 +40,8 @@ class Receipt(NamedTuple):
 
 @dataclass(slots=True)
 class Request:
+    """Jobs that stand or fall together, and the future of their receipts."""
+
     jobs: Sequence[NewJob]
     done: asyncio.Future[list[Receipt]]
     until: float
@@ -47,6 +49,8 @@ class Request:
 
 
 class Intake(Service):
+    """Gathers while one statement runs, commits the next batch as soon as it has ended."""
+
     name = "intake"
 
     def __init__(self, store: Store, publisher: Publisher, backlog: Backlog) -> None:

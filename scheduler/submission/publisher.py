@@ -24,6 +24,7 @@ class Publisher(Service):
         self._arrived = asyncio.Event()
 
     def put(self, job_ids: Sequence[bytes]) -> None:
+        """Have these ids published soon."""
         self._ids.extend(job_ids)
         self._arrived.set()
 

@@ -30,6 +30,7 @@ class Point:
 
     @property
     def role(self) -> Role:
+        """In which processes it can be armed."""
         return "api" if self.name.startswith("api.") else "worker"
 
     @property

@@ -124,9 +124,11 @@ class Stack:
             return connection.execute(query.encode(), parameters or None).fetchall()
 
     def unfinished(self) -> int:
+        """How many jobs are not final."""
         return int(self.rows("SELECT count(*) FROM scheduler.jobs WHERE finished_at IS NULL")[0][0])
 
     def redis(self) -> redis.Redis:
+        """A client of its Redis; close it."""
         return redis.Redis.from_url(self.redis_url, socket_timeout=5)
 
     def redis_lengths(self) -> dict[str, int]:

@@ -35,6 +35,7 @@ class JobContext:
 
     @property
     def job_id(self) -> str:
+        """The job's uuid."""
         return id_text(self._job.id)
 
     @property
@@ -49,6 +50,7 @@ class JobContext:
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose lines carry job id, type and attempt."""
         return _JobLog(_log, {"job_id": self.job_id, "type": self._job.type, "attempt": self.attempt})
 
 
@@ -58,6 +60,8 @@ class _JobLog(logging.LoggerAdapter[logging.Logger]):
 
 
 class Executor:
+    """`threads` is how many plain handlers may run at once."""
+
     def __init__(self, retry: RetryPolicy, *, threads: int, rng: random.Random) -> None:
         self._retry, self._rng = retry, rng
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="job")
@@ -109,6 +113,7 @@ class Executor:
             raise TimeoutError(f"timed out after {timeout:g} s (timeout_seconds)") from error
 
     def close(self) -> None:
+        """Start no more plain handlers; those that run are left alone."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

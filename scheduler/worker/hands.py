@@ -34,6 +34,7 @@ class Hands:
         return min(MAX_BATCH, int(self.concurrency + ahead) - started)
 
     def finished(self, outcome: Outcome) -> None:
+        """An attempt has its outcome."""
         self.unsettled.append(outcome)
         self._finished += 1
         self.changed.set()
@@ -44,6 +45,7 @@ class Hands:
         await pause(self.changed, seconds)
 
     def measure(self) -> None:
+        """Learn how many attempts end in a second."""
         now = time.monotonic()
         if (elapsed := now - self._since) >= 0.1:
             self._rate = 0.5 * self._rate + 0.5 * self._finished / elapsed

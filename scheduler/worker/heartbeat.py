@@ -56,6 +56,7 @@ class Heartbeat:
         return now - self._steady_since
 
     def start(self) -> None:
+        """Begin to beat, in a thread of its own."""
         self._thread.start()
 
     async def registered(self, stop: asyncio.Event) -> bool:
@@ -69,6 +70,7 @@ class Heartbeat:
         return self._held.is_set()
 
     async def stop(self) -> None:
+        """Beat no more; the lease runs out by itself."""
         self._stopping.set()
         await asyncio.to_thread(self._thread.join)
 

@@ -26,6 +26,7 @@ class Slots:
 
     @property
     def busy(self) -> bool:
+        """Whether some slot runs a job."""
         return len(self._idle) < self._hands.concurrency
 
     def put(self, jobs: Sequence[ClaimedJob]) -> None:

@@ -23,6 +23,7 @@ class Suspects:
         self._running = b""
 
     def among(self, jobs: list[ClaimedJob]) -> list[ClaimedJob]:
+        """Those that may have killed their workers."""
         return [job for job in jobs if job.crashes >= SUSPECT_AFTER_CRASHES]
 
     async def run_alone(self, suspects: list[ClaimedJob], quiet: asyncio.Event) -> None:
