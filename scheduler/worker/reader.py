@@ -73,7 +73,7 @@ class Reader(Service):
         self._sweep_at = time.monotonic() + SWEEP_SECONDS
 
     async def _take(self, deliveries: Sequence[Delivery]) -> None:
-        """Put deliveries in hand. A second delivery of a job that is in hand has done its duty, as has an empty one."""
+        """Put deliveries in hand. What brings a job that is in hand, or none, is acknowledged at once."""
         hands = self._hands
         spare = []
         for delivery in deliveries:

@@ -14,7 +14,7 @@ from scheduler.errors import ConfigurationError, StoreUnavailable, ValueRefused
 from scheduler.storage.postgres import Id, Ids, Postgres
 from tests.cluster import Cluster, eventually
 from tests.storage.factory import new_id
-from tests.storage.links import linked, silent_server
+from tests.storage.replies.links import linked, silent_server
 
 SLACK = 0.7  # a busy machine
 Make = Callable[..., Postgres]

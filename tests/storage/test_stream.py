@@ -15,7 +15,7 @@ from scheduler.storage.rows import Letter
 from scheduler.storage.stream import Lengths, Stream, Trimmed
 from tests.cluster import Cluster, eventually
 from tests.storage.factory import new_id
-from tests.storage.links import linked, silent_server
+from tests.storage.replies.links import linked, silent_server
 
 
 def some(count: int) -> list[bytes]:

@@ -14,7 +14,7 @@ from scheduler.storage.rows import Accepted, Beat, Due, Inserted, Settled
 from scheduler.storage.schema import migrate
 from scheduler.storage.store import Store
 from tests.storage.factory import alter, dead, expire, live_worker, new_id, new_job, running, submitted, value
-from tests.storage.lost_replies import CLOSING, Case, Table, World
+from tests.storage.replies.lost_replies import CLOSING, Case, Table, World
 
 ON_POSTGRES = Table()
 STATE = "status, attempt, fence"

@@ -7,7 +7,7 @@ from scheduler.storage.rows import Letter
 from scheduler.storage.stream import Delivery, Stream, Trimmed
 from tests.cluster import eventually
 from tests.storage.factory import new_id, submitted
-from tests.storage.lost_replies import Table, World
+from tests.storage.replies.lost_replies import Table, World
 
 ON_REDIS = Table()
 ME, OTHER = "a-consumer", "its-heir"

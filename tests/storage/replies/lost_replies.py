@@ -27,10 +27,10 @@ from scheduler.storage.postgres import Postgres
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
 from tests.storage.factory import live_worker
-from tests.storage.links import Tripwire, postgres_commands, redis_commands, with_port
+from tests.storage.replies.links import Tripwire, postgres_commands, redis_commands, with_port
 
 # Both import this module, so this comes first: their assertions are to say as much as those of a test file.
-pytest.register_assert_rewrite("tests.storage.lost_replies_store", "tests.storage.lost_replies_stream")
+pytest.register_assert_rewrite("tests.storage.replies.lost_replies_store", "tests.storage.replies.lost_replies_stream")
 
 REDIS, POSTGRES = "redis", "postgres"
 SILENT, CLOSING = "ack_lost", "ack_lost.close"

@@ -26,12 +26,12 @@ from scheduler.storage.schema import migrate
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
 from tests.storage.factory import dead, live_worker, new_id, running, submitted
-from tests.storage.lost_replies import CLOSING, POSTGRES, REDIS, SILENT, Case, World, world
-from tests.storage.lost_replies_store import ON_POSTGRES
-from tests.storage.lost_replies_stream import ME, ON_REDIS
+from tests.storage.replies.lost_replies import CLOSING, POSTGRES, REDIS, SILENT, Case, World, world
+from tests.storage.replies.lost_replies_store import ON_POSTGRES
+from tests.storage.replies.lost_replies_stream import ME, ON_REDIS
 
 pytestmark = pytest.mark.chaos
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CASES = [*ON_REDIS, *ON_POSTGRES]
 
 
