@@ -5,39 +5,15 @@ Rescuer, reconciler and promoter run in every worker; the model lets them act at
 
 from __future__ import annotations
 
-from chaos.model.state import (
-    ALIVE,
-    ASKED,
-    ASKED_AGAIN,
-    AT_ONCE,
-    COMMITTED,
-    DEAD,
-    DRAINING,
-    DYING,
-    GONE,
-    HELD,
-    LAPSED,
-    LATER,
-    LEFT,
-    LISTED,
-    MISSED,
-    NOT_LISTED,
-    NOT_YET,
-    PASSED,
-    PAUSED,
-    TOLD,
-    UNSURE,
-    Hand,
-    Row,
-    State,
-    Worker,
-    move,
-)
-from chaos.model.steps import Steps
+from chaos.model import words
+from chaos.model.state import Hand, Row, State, Worker, move
+from chaos.model.steps import UNHEARD, Steps, step
 from scheduler.jobs.lifecycle import Status, Transition, after_death
 
 
 class KeeperSteps:
+    """Rescue, adopt, reconcile, promote."""
+
     max_attempts: int
 
     def keepers(self, s: State) -> Steps:
@@ -48,28 +24,34 @@ class KeeperSteps:
         for j, job in enumerate(s.jobs):
             if job.row and s.group:
                 yield from self.reconcile(s, j, job.row)
-            if job.retry == LISTED:
-                yield True, ("the promoter moves {j} to the stream", 0, j), s.put(j, retry=NOT_LISTED).publish(j)
+            if job.retry == words.LISTED:
+                yield True, ("the promoter moves {j} to the stream", 0, j), s.put(j, retry=words.NOT_LISTED).publish(j)
             if job.dlq != (job.row is not None and job.row.letter):
                 yield from self.reconcile_dlq(s, j)
 
     def create_group(self, s: State) -> State:
         return s._replace(group=True)
 
-    # -- rescue
+    # -- rescue: a look, which changes nothing and may be long ago, and the settling of what it saw
 
     def rescue(self, s: State) -> Steps:
-        if not self.may_rescue(s):
-            return
-        lost = [j for j, job in enumerate(s.jobs) if job.row and self.is_orphan(s, job.row)]
-        if not lost:
-            return
-        rescued = s
+        if seen := [j for j, job in enumerate(s.jobs) if job.seen]:
+            yield from self.settle_dead(s, seen)
+        lost = [j for j, job in enumerate(s.jobs) if job.row and not job.seen and self.is_orphan(s, job.row)]
+        if lost and self.may_rescue(s):
+            yield True, ("a rescuer sees that {j} has no living holder", 0, lost[0]), self.looked(s, lost)
+
+    def looked(self, s: State, lost: list[int]) -> State:
         for j in lost:
-            rescued = self.rescued(rescued, j)
-        yield True, ("a rescuer gives back {j}", 0, lost[0]), self.tell_rescued(rescued, lost)
-        if s.faults.lost:
-            yield False, ("a rescuer gives back {j}; Redis does not hear of it", 0, lost[0]), rescued.spend("lost")
+            s = s.put(j, seen=True)
+        return s
+
+    def settle_dead(self, s: State, seen: list[int]) -> Steps:
+        dead = [j for j in seen if self.may_take(s, s.row(j))]
+        for j in seen:
+            s = self.rescued(s, j) if j in dead else s.put(j, seen=False)
+        text = "a rescuer gives back {j}" if dead else "a rescuer leaves {j} to its holder"
+        yield from step(s, (text, 0, seen[0]), self.tell_rescued(s, dead), s if dead else None, UNHEARD)
 
     def tell_rescued(self, s: State, jobs: list[int]) -> State:
         for j in jobs:
@@ -78,22 +60,24 @@ class KeeperSteps:
 
     def may_rescue(self, s: State) -> bool:
         """A rescuer waits until it has held its own lease for one lease: by then every worker that can renew has."""
-        well = [worker.lease for worker in s.workers if worker.mode in (ALIVE, DRAINING)]
-        return HELD in well and MISSED not in well
+        well = [worker.lease for worker in s.workers if worker.mode in (words.ALIVE, words.DRAINING)]
+        return words.HELD in well and words.MISSED not in well
 
     def is_orphan(self, s: State, row: Row) -> bool:
-        if row.status is not Status.PROCESSING:
-            return False
-        return row.holder in (DEAD, GONE, LEFT) or (row.holder >= 0 and s.workers[row.holder].lease != HELD)
+        """What the look finds."""
+        return row.status is Status.PROCESSING and not _lives(s, row)
+
+    def may_take(self, s: State, row: Row) -> bool:
+        """What the settle asks once more; the fence is known to be that of the look."""
+        return not _lives(s, row)
 
     def rescued(self, s: State, j: int) -> State:
         row = s.row(j)
-        if row.holder >= 0 and s.workers[row.holder].lease == MISSED:
-            s = s.breaks("repetition")  # its worker was well, and no fault explains that it runs twice
-        if row.holder == LEFT:
+        if row.holder >= 0 and s.workers[row.holder].lease != words.LAPSED:
+            s = s.breaks("repetition")  # its worker is well, and no fault explains that the job runs twice
+        if row.holder == words.LEFT:
             s = s.breaks("release")  # its worker stopped in order: that may cost no attempt
-        transition = after_death(row.attempt, self.max_attempts)
-        return move(s, j, transition, burned=1, reconcile=AT_ONCE)
+        return move(s, j, after_death(row.attempt, self.max_attempts), burned=1)
 
     def adopt(self, s: State) -> Steps:
         """Pending entries of a consumer without a lease become a live worker's, which meets them in its sweep.
@@ -101,33 +85,30 @@ class KeeperSteps:
         It sweeps before it adopts more: without that bound a worker that never sweeps could gather any number.
         """
         for w, worker in enumerate(s.workers):
-            if worker.mode != ALIVE or worker.lease != HELD:
+            if worker.mode != words.ALIVE or worker.lease != words.HELD:
                 continue
             for j, job in enumerate(s.jobs):
                 if worker.hands[j].ghosts:
                     continue
+                label = ("{w} adopts the pending entries of {j}", w, j)
                 if job.strays:
-                    heir = s.put(j, strays=0).put_hand(w, j, ghosts=job.strays)
-                    yield True, ("{w} adopts the pending entries of {j}", w, j), heir
+                    yield True, label, s.put(j, strays=0).put_hand(w, j, ghosts=job.strays)
                 for other, sleeper in enumerate(s.workers):
-                    if sleeper.lease != HELD and (found := _pending(sleeper, j)):
-                        heir = _without_entries(s, other, j).put_hand(w, j, ghosts=found)
-                        yield True, ("{w} adopts the pending entries of {j}", w, j), heir
+                    if sleeper.lease != words.HELD and (found := _pending(sleeper, j)):
+                        yield True, label, _without_entries(s, other, j).put_hand(w, j, ghosts=found)
 
     # -- reconcile
 
     def reconcile(self, s: State, j: int, row: Row) -> Steps:
-        if row.status is not Status.PENDING or not self.is_overlooked(s, j, row):
-            return
-        found = s.put_row(j, reconcile=LATER)
-        told = found.publish(j) if row.due else found.put(j, retry=NOT_YET)
-        yield True, ("the reconciler publishes {j}", 0, j), told
-        if s.faults.lost:
-            yield False, ("the reconciler publishes {j}; Redis does not hear of it", 0, j), found.spend("lost")
+        if row.status is Status.PENDING and self.is_overlooked(s, j, row):
+            found = s.put_row(j, reconcile=words.LATER)
+            told = found.publish(j) if row.due else found.put(j, retry=words.NOT_YET)
+            yield from step(s, ("the reconciler publishes {j}", 0, j), told, found, UNHEARD)
 
     def is_overlooked(self, s: State, j: int, row: Row) -> bool:
         """Everything published before `reconcile_at` has been delivered, and yet the row is PENDING."""
-        return row.reconcile == AT_ONCE or (row.reconcile == PASSED and (not s.stream or bool(s.stream[0][1] >> j & 1)))
+        delivered = not s.stream or bool(s.stream[0][1] >> j & 1)
+        return row.reconcile == words.AT_ONCE or (row.reconcile == words.PASSED and delivered)
 
     def reconcile_dlq(self, s: State, j: int) -> Steps:
         row = s.jobs[j].row
@@ -136,17 +117,17 @@ class KeeperSteps:
     # -- time
 
     def time(self, s: State) -> Steps:
-        if any(job.dying or (job.row and job.row.holder == DYING) for job in s.jobs):
+        if any(job.dying or (job.row and job.row.holder == words.DYING) for job in s.jobs):
             yield True, ("the leases of the dead run out", 0, 0), _bury(s)
         for j, job in enumerate(s.jobs):
             if job.waits:
                 yield True, ("the back-off of {j} elapses", 0, j), self.fall_due(s, j)
             row = job.row
-            if row and row.status is Status.PENDING and row.due and row.reconcile == LATER:
-                yield True, ("the reconcile time of {j} passes", 0, j), s.put_row(j, reconcile=PASSED)
+            if row and row.status is Status.PENDING and row.due and row.reconcile == words.LATER:
+                yield True, ("the reconcile time of {j} passes", 0, j), s.put_row(j, reconcile=words.PASSED)
 
     def fall_due(self, s: State, j: int) -> State:
-        s = s.put(j, waits=False, retry=LISTED if s.jobs[j].retry else NOT_LISTED)
+        s = s.put(j, waits=False, retry=words.LISTED if s.jobs[j].retry else words.NOT_LISTED)
         return s.put_row(j, due=True)
 
 
@@ -157,91 +138,98 @@ class FaultSteps:
         left = s.faults
         for w, worker in enumerate(s.workers):
             yield from self.process(s, w, worker)
-        if left.crash and any(job.client in (ASKED, ASKED_AGAIN, COMMITTED) or job.queued for job in s.jobs):
-            yield False, ("the API is killed", 0, 0), self.kill_api(s).spend("crash")
+        asking = (words.ASKED, words.ASKED_AGAIN, words.COMMITTED)
+        if left.crash and any(job.client in asking or job.queued for job in s.jobs):
+            yield False, ("the API is killed", 0, 0), self.kill_api(s, asking).spend("crash")
         if left.flush:
             yield False, ("Redis loses everything", 0, 0), self.flush(s).spend("flush")
         if left.outage:
             yield False, ("PostgreSQL is away for longer than a lease", 0, 0), self.outage(s).spend("outage")
         for j, job in enumerate(s.jobs):
             row = job.row
-            if left.cancel and job.client == TOLD and row and not row.status.is_final:
+            if left.cancel and job.client == words.TOLD and row and not row.status.is_final:
                 yield False, ("the client cancels {j}", 0, j), move(s, j, Transition.CANCEL).spend("cancel")
             if left.late and job.strays and row and row.status is Status.PENDING and row.due:
-                late = move(s, j, Transition.CLAIM, holder=GONE).spend("late")
+                late = move(s, j, Transition.CLAIM, holder=words.GONE).spend("late")
                 yield False, ("a claim of {j} commits after its worker was declared dead", 0, j), late
 
     def process(self, s: State, w: int, worker: Worker) -> Steps:
         left = s.faults
         if left.crash:
-            yield (
-                False,
-                ("{w} is killed, and another starts in its place", w, 0),
-                self.kill(s, w, worker).spend("crash"),
-            )
-        if worker.mode == ALIVE and left.pause and not worker.is_idle:
+            killed = self.kill(s, w, worker).spend("crash")
+            yield False, ("{w} is killed, and another starts in its place", w, 0), killed
+        if worker.mode == words.ALIVE and left.pause and not worker.is_idle:
             # A shorter stop, or one of an idle worker, is slowness, which every order of the other steps contains.
-            paused = s.put_worker(w, mode=PAUSED, lease=LAPSED).spend("pause")
+            paused = s.put_worker(w, mode=words.PAUSED, lease=words.LAPSED).spend("pause")
             yield False, ("{w} is stopped past its lease", w, 0), paused
-        if worker.mode == PAUSED:
-            yield False, ("{w} wakes", w, 0), s.put_worker(w, mode=ALIVE)
-        if worker.mode == ALIVE and left.stop:
-            yield False, ("{w} gets SIGTERM", w, 0), s.put_worker(w, mode=DRAINING).spend("stop")
-        if worker.mode == DRAINING and worker.is_idle:
-            yield True, ("{w} leaves, and another starts in its place", w, 0), self.leave(s, w, worker)
+        if worker.mode == words.PAUSED:
+            yield False, ("{w} wakes", w, 0), s.put_worker(w, mode=words.ALIVE)
+        if worker.mode == words.ALIVE and left.stop:
+            yield False, ("{w} gets SIGTERM", w, 0), s.put_worker(w, mode=words.DRAINING).spend("stop")
+        if worker.mode == words.DRAINING and worker.is_idle:
+            held = [j for j, job in enumerate(s.jobs) if job.row and job.row.holder == w]
+            yield from self.give_back(s, w, held[0]) if held else self.leave(s, w)
 
-    def kill_api(self, s: State) -> State:
+    def give_back(self, s: State, w: int, j: int) -> Steps:
+        """What a worker that leaves holds without knowing it."""
+        released = move(s, j, Transition.RELEASE)
+        text = "{w} gives back {j}, which it held unknowingly"
+        yield from step(s, (text, w, j), released.publish(j), released, UNHEARD)
+
+    def leave(self, s: State, w: int) -> Steps:
+        gone = s
+        for j, hand in enumerate(s.workers[w].hands):
+            gone = gone.put(j, strays=gone.jobs[j].strays + hand.ghosts)
+        yield True, ("{w} leaves, and another starts in its place", w, 0), _replaced(gone, w)
+
+    def kill_api(self, s: State, asking: tuple[str, ...]) -> State:
         for j, job in enumerate(s.jobs):
-            asking = job.client in (ASKED, ASKED_AGAIN, COMMITTED)
-            s = s.put(j, queued=False, client=UNSURE if asking else job.client)
+            s = s.put(j, queued=False, client=words.UNSURE if job.client in asking else job.client)
         return s
 
     def kill(self, s: State, w: int, worker: Worker) -> State:
-        held = worker.lease == HELD
+        held = worker.lease == words.HELD
         for j, job in enumerate(s.jobs):
             found = _pending(worker, j)
             s = s.put(j, dying=job.dying + found) if held else s.put(j, strays=job.strays + found)
             if job.row and job.row.holder == w:
-                s = s.put_row(j, holder=DYING if held else DEAD)
+                s = s.put_row(j, holder=words.DYING if held else words.DEAD)
         return _replaced(s, w)
-
-    def leave(self, s: State, w: int, worker: Worker) -> State:
-        for j, hand in enumerate(worker.hands):
-            s = s.put(j, strays=s.jobs[j].strays + hand.ghosts)
-            if s.jobs[j].row and s.row(j).holder == w:
-                s = self.give_back(s, j)
-        return _replaced(s, w)
-
-    def give_back(self, s: State, j: int) -> State:
-        """What a worker that leaves holds without knowing it."""
-        return move(s, j, Transition.RELEASE, reconcile=AT_ONCE)
 
     def flush(self, s: State) -> State:
         s = s._replace(stream=(), group=False)
         for j in range(len(s.jobs)):
-            s = s.put(j, retry=NOT_LISTED, dlq=False, dying=0, strays=0)
+            s = s.put(j, retry=words.NOT_LISTED, dlq=False, dying=0, strays=0)
             for w in range(len(s.workers)):
                 s = _without_entries(s, w, j)
         return s
 
     def outage(self, s: State) -> State:
+        """No look outlives it: the settle meets the store's deadline, which is shorter than a lease."""
         for w, worker in enumerate(s.workers):
-            if worker.lease == HELD:
-                s = s.put_worker(w, lease=MISSED)
+            if worker.lease == words.HELD:
+                s = s.put_worker(w, lease=words.MISSED)
+        for j in range(len(s.jobs)):
+            s = s.put(j, seen=False)
         return _bury(s)
+
+
+def _lives(s: State, row: Row) -> bool:
+    """Whether the holder's lease holds."""
+    return row.holder == words.DYING or (row.holder >= 0 and s.workers[row.holder].lease == words.HELD)
 
 
 def _bury(s: State) -> State:
     for j, job in enumerate(s.jobs):
         s = s.put(j, dying=0, strays=job.strays + job.dying)
-        if job.row and job.row.holder == DYING:
-            s = s.put_row(j, holder=DEAD)
+        if job.row and job.row.holder == words.DYING:
+            s = s.put_row(j, holder=words.DEAD)
     return s
 
 
 def _replaced(s: State, w: int) -> State:
     """A new worker where one was: one that does nothing is as good as none."""
-    return s.put_worker(w, hands=(Hand(),) * len(s.jobs), mode=ALIVE, lease=HELD, tell=())
+    return s.put_worker(w, hands=(Hand(),) * len(s.jobs), mode=words.ALIVE, lease=words.HELD, tell=())
 
 
 def _pending(worker: Worker, j: int) -> int:

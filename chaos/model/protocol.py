@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from chaos.model import words
 from chaos.model.keepers import FaultSteps, KeeperSteps
-from chaos.model.state import ENDED, NOT_LISTED, TOLD, Job, Row, State
+from chaos.model.state import Job, Row, State
 from chaos.model.steps import ApiSteps, Steps, WorkerSteps
 from scheduler.jobs.lifecycle import Status
 
@@ -38,7 +39,7 @@ def _unsafe(job: Job, max_attempts: int) -> str:
         return ""
     if len(job.finals) > 1 or (job.finals and job.finals != (row.status,)):
         return "fencing"
-    if row.status is Status.COMPLETED and job.body != ENDED:
+    if row.status is Status.COMPLETED and job.body != words.ENDED:
         return "at-least-once"
     if row.letter != failed:
         return "dlq-exact"
@@ -56,7 +57,7 @@ def _miscounted(row: Row, burned: int, max_attempts: int) -> str:
 
 def is_final(s: State) -> bool:
     """An accepted job is one that is in the table, or of which its client was told."""
-    return all(job.row.status.is_final if job.row else job.client != TOLD for job in s.jobs)
+    return all(job.row.status.is_final if job.row else job.client != words.TOLD for job in s.jobs)
 
 
 def dlq_is_exact(s: State) -> bool:
@@ -64,7 +65,7 @@ def dlq_is_exact(s: State) -> bool:
 
 
 def redis_is_empty(s: State) -> bool:
-    idle = not s.stream and all(job.retry == NOT_LISTED and not job.dying and not job.strays for job in s.jobs)
+    idle = not s.stream and all(job.retry == words.NOT_LISTED and not job.dying and not job.strays for job in s.jobs)
     return idle and is_final(s) and not any(_holds_entries(s))
 
 

@@ -1,7 +1,7 @@
 """A state of the model: one immutable value for PostgreSQL, Redis, the API, the workers, and the truth about bodies.
 
-Fences appear as `Hand.current`: whether a claim's fence is still the row's. A fence never falls, so once false it stays
-false, and the number itself decides nothing else.
+Fences appear as `Hand.current` and `Job.seen`: whether a claim's fence, or the one that a rescuer saw, is still the
+row's. A fence never falls, so once false it stays false, and the number itself decides nothing else.
 """
 
 from __future__ import annotations
@@ -9,29 +9,18 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from chaos.model import words
 from scheduler.jobs.lifecycle import RULES, Status, Transition, apply
-
-# Who holds a PROCESSING row, besides a worker's index: nobody; a dead worker whose lease still runs, or ran out; one
-# whose lease row is gone already, because it was declared dead, or because it stopped in order.
-NOBODY, DYING, DEAD, GONE, LEFT = -1, -2, -3, -4, -5
-# A row's `reconcile_at`: minus infinity, in the future, passed.
-AT_ONCE, LATER, PASSED = "at once", "later", "passed"
-# What the client knows. ASKED_AGAIN: the request came with a key that an earlier request of its own had used.
-NEW, ASKED, ASKED_AGAIN, COMMITTED, TOLD, UNSURE = "new", "asked", "asked again", "committed", "told", "unsure"
-EMPTY, DELIVERED, CLAIMED, RUNNING, DONE = "empty", "delivered", "claimed", "running", "done"
-ALIVE, PAUSED, DRAINING = "alive", "paused", "draining"
-# A lease, and why it ran out: its worker was stopped, or it was not renewed although its worker was well.
-HELD, LAPSED, MISSED = "held", "lapsed", "missed"
-NOT_STARTED, STARTED, ENDED = 0, 1, 2
-NOT_LISTED, NOT_YET, LISTED = 0, 1, 2  # the retry index: no entry, one whose time has not come, one whose time has
 
 
 class Row(NamedTuple):
+    """A job's row."""
+
     status: Status = Status.PENDING
     attempt: int = 0
-    holder: int = NOBODY
+    holder: int = words.NOBODY
     due: bool = True
-    reconcile: str = LATER
+    reconcile: str = words.LATER
     letter: bool = False
 
 
@@ -39,22 +28,23 @@ class Job(NamedTuple):
     """The row, what Redis and the client know of it, and the truth: `waits`, `burned`, `body`, `finals`."""
 
     row: Row | None = None
-    client: str = NEW
+    client: str = words.NEW
     queued: bool = False  # in the API's publisher
-    retry: int = NOT_LISTED
+    retry: int = words.NOT_LISTED
     dlq: bool = False
+    seen: bool = False  # a rescuer saw it held by the dead, under its present fence, and has not settled it yet
     dying: int = 0  # entries pending for consumers that died, their lease still running
     strays: int = 0  # the same, their lease run out
     waits: bool = False  # the back-off has not elapsed
     burned: int = 0  # attempts that failed or crashed
-    body: int = NOT_STARTED  # of the row's present attempt
+    body: int = words.NOT_STARTED  # of the row's present attempt
     finals: tuple[Status, ...] = ()  # every final status ever written
 
 
 class Hand(NamedTuple):
     """Where a worker stands with one job; `entry`: what it is to acknowledge is pending; `ghosts`: what else is."""
 
-    stage: str = EMPTY
+    stage: str = words.EMPTY
     attempt: int = 0
     current: bool = False
     outcome: str = ""
@@ -71,14 +61,17 @@ class Tell(NamedTuple):
 
 
 class Worker(NamedTuple):
+    """A worker's process and lease."""
+
     hands: tuple[Hand, ...]
-    mode: str = ALIVE
-    lease: str = HELD
+    mode: str = words.ALIVE
+    lease: str = words.HELD
     tell: tuple[Tell, ...] = ()
 
     @property
     def is_idle(self) -> bool:
-        return not self.tell and all(hand.stage == EMPTY for hand in self.hands)
+        """Whether it has nothing in hand that it knows of."""
+        return not self.tell and all(hand.stage == words.EMPTY for hand in self.hands)
 
 
 class Faults(NamedTuple):
@@ -96,6 +89,8 @@ class Faults(NamedTuple):
 
 
 class State(NamedTuple):
+    """Everything."""
+
     jobs: tuple[Job, ...]
     workers: tuple[Worker, ...]
     faults: Faults
@@ -105,70 +100,80 @@ class State(NamedTuple):
 
     # `_replace` takes twice as long, and these two are called some ten times a state.
     def with_jobs(self, jobs: tuple[Job, ...]) -> State:
+        """The same with other jobs."""
         return State(jobs, self.workers, self.faults, self.stream, self.group, self.broken)
 
     def with_workers(self, workers: tuple[Worker, ...]) -> State:
+        """The same with other workers."""
         return State(self.jobs, workers, self.faults, self.stream, self.group, self.broken)
 
     def put(self, j: int, **changes: Any) -> State:
+        """Change a job."""
         jobs = self.jobs
         return self.with_jobs((*jobs[:j], jobs[j]._replace(**changes), *jobs[j + 1 :]))
 
     def put_worker(self, w: int, **changes: Any) -> State:
+        """Change a worker."""
         workers = self.workers
         return self.with_workers((*workers[:w], workers[w]._replace(**changes), *workers[w + 1 :]))
 
     def put_hand(self, w: int, j: int, **changes: Any) -> State:
-        workers = self.workers
-        hands, mode, lease, tell = workers[w]
-        worker = Worker((*hands[:j], hands[j]._replace(**changes), *hands[j + 1 :]), mode, lease, tell)
-        return self.with_workers((*workers[:w], worker, *workers[w + 1 :]))
+        """Change how a worker stands with a job."""
+        hands = self.workers[w].hands
+        return self.put_worker(w, hands=(*hands[:j], hands[j]._replace(**changes), *hands[j + 1 :]))
 
     def put_row(self, j: int, **changes: Any) -> State:
         """Write columns. A new `reconcile_at` lies after everything that is queued now."""
         row = self.row(j)
         state = self.put(j, row=row._replace(**changes))
-        if changes.get("reconcile", PASSED) != PASSED and row.reconcile == PASSED:
+        if changes.get("reconcile", words.PASSED) != words.PASSED and row.reconcile == words.PASSED:
             return state._replace(stream=tuple((i, younger & ~(1 << j)) for i, younger in self.stream))
         return state
 
     def row(self, j: int) -> Row:
+        """The row of a job that has one."""
         row = self.jobs[j].row
         assert row is not None
         return row
 
     def spend(self, fault: str) -> State:
+        """One fault of that name less may happen."""
         return self._replace(faults=self.faults._replace(**{fault: getattr(self.faults, fault) - 1}))
 
     def breaks(self, promise: str) -> State:
+        """Note the promise that this step breaks, the first one only."""
         return self if self.broken else self._replace(broken=promise)
 
     def publish(self, j: int) -> State:
-        younger = sum(1 << i for i, job in enumerate(self.jobs) if job.row and job.row.reconcile == PASSED)
-        return self._replace(stream=(*self.stream, (j, younger)))
+        """Put the job's id on the stream."""
+        passed = (bool(job.row and job.row.reconcile == words.PASSED) << i for i, job in enumerate(self.jobs))
+        return self._replace(stream=(*self.stream, (j, sum(passed))))
 
 
 def start(jobs: int, workers: int, faults: Faults) -> State:
+    """Nothing has happened."""
     return State((Job(),) * jobs, (Worker((Hand(),) * jobs),) * workers, faults)
 
 
 def move(state: State, j: int, transition: Transition, *, burned: int = 0, **columns: Any) -> State:
-    """Change a row's status by the product's table. An arrow that is not in it is taken all the same, and noted."""
-    job, row = state.jobs[j], state.row(j)
+    """Change a row by the product's table. An arrow that is not in it breaks the state, and is looked at no further."""
+    job, row, rule = state.jobs[j], state.row(j), RULES[transition]
+    status, attempt = rule.target, row.attempt + (rule.attempt or 0)
     try:
         status, attempt = apply(row.status, row.attempt, transition)
     except ValueError:
-        rule = RULES[transition]
-        status, attempt = rule.target, row.attempt + (rule.attempt or 0)
         state = state.breaks("fencing" if row.status.is_final else "lifecycle")  # the steps name what they know better
     restarts = transition in (Transition.CLAIM, Transition.SNOOZE, Transition.RELEASE)
     state = state.put(
         j,
+        seen=False,
         burned=job.burned + burned,
-        body=NOT_STARTED if restarts else job.body,
+        body=words.NOT_STARTED if restarts else job.body,
         finals=(*job.finals, status) if status.is_final else job.finals,
     )
-    values = {"holder": NOBODY, "due": True, "reconcile": LATER, "letter": row.letter or status is Status.FAILED}
+    reconcile = words.AT_ONCE if rule.at_once else words.LATER
+    letter = row.letter or status is Status.FAILED
+    values = {"holder": words.NOBODY, "due": True, "reconcile": reconcile, "letter": letter}
     return state.put_row(j, status=status, attempt=attempt, **(values | columns))
 
 

@@ -8,37 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from chaos.model.state import (
-    ALIVE,
-    ASKED,
-    ASKED_AGAIN,
-    CLAIMED,
-    COMMITTED,
-    DELIVERED,
-    DONE,
-    DRAINING,
-    EMPTY,
-    ENDED,
-    HELD,
-    LISTED,
-    NEW,
-    NOT_STARTED,
-    NOT_YET,
-    RUNNING,
-    STARTED,
-    TOLD,
-    UNSURE,
-    Hand,
-    Row,
-    State,
-    Tell,
-    move,
-)
-from scheduler.jobs.lifecycle import RULES, Status, Transition
+from chaos.model import words
+from chaos.model.state import Hand, Row, State, Tell, move
+from scheduler.jobs.lifecycle import RULES, Status, Transition, after_failure
 
 Label = tuple[str, int, int]  # text, worker, job
 Step = tuple[bool, Label, State]
 Steps = Iterator[Step]
+UNHEARD = "; Redis does not hear of it"
+
+
+def step(s: State, label: Label, to: State, lost: State | None = None, how: str = "; the reply is lost") -> Steps:
+    """A fair step; and while a request or reply may still be lost, `lost` is how it ends then."""
+    yield True, label, to
+    if lost is not None and s.faults.lost:
+        yield False, (label[0] + how, *label[1:]), lost.spend("lost")
 
 
 class ApiSteps:
@@ -46,32 +30,29 @@ class ApiSteps:
 
     def api(self, s: State, j: int) -> Steps:
         job = s.jobs[j]
-        if job.client == NEW:
-            yield False, ("a client submits {j}", 0, j), s.put(j, client=ASKED)
-        elif job.client == UNSURE:
-            yield False, ("the client submits {j} again, with its key", 0, j), s.put(j, client=ASKED_AGAIN)
-        elif job.client in (ASKED, ASKED_AGAIN):
-            yield True, ("the API inserts {j}", 0, j), self.insert(s, j)
-            if s.faults.lost and job.row is None:
-                inserted = self.insert(s, j).put(j, client=ASKED, queued=False).spend("lost")
-                yield False, ("the API inserts {j}; the reply is lost", 0, j), inserted
-        elif job.client == COMMITTED:
-            yield from self.answer(s, j)
+        if job.client == words.NEW:
+            yield False, ("a client submits {j}", 0, j), s.put(j, client=words.ASKED)
+        elif job.client == words.UNSURE:
+            yield False, ("the client submits {j} again, with its key", 0, j), s.put(j, client=words.ASKED_AGAIN)
+        elif job.client in (words.ASKED, words.ASKED_AGAIN):
+            inserted = self.insert(s, j)
+            lost = inserted.put(j, client=words.ASKED, queued=False) if job.row is None else None
+            yield from step(s, ("the API inserts {j}", 0, j), inserted, lost)
+        elif job.client == words.COMMITTED:
+            unheard = s.put(j, client=words.UNSURE)
+            answered = s.put(j, client=words.TOLD)
+            yield from step(s, ("the API answers for {j}", 0, j), answered, unheard, "; the answer is lost")
         if job.queued:
-            yield True, ("the API publishes {j}", 0, j), s.put(j, queued=False).publish(j)
-            if s.faults.lost:
-                yield False, ("publishing {j} does not reach Redis", 0, j), s.put(j, queued=False).spend("lost")
+            unheard = s.put(j, queued=False)
+            yield from step(
+                s, ("the API publishes {j}", 0, j), unheard.publish(j), unheard, "; Redis does not hear of it"
+            )
 
     def insert(self, s: State, j: int) -> State:
         """The repeat of a statement finds its own row, and publishes it; the repeat of a request finds its key."""
         job = s.jobs[j]
-        own = job.row is None or job.client == ASKED
-        return s.put(j, row=job.row or Row(), client=COMMITTED, queued=job.queued or own)
-
-    def answer(self, s: State, j: int) -> Steps:
-        yield True, ("the API answers for {j}", 0, j), s.put(j, client=TOLD)
-        if s.faults.lost:
-            yield False, ("the API answers for {j}; the answer is lost", 0, j), s.put(j, client=UNSURE).spend("lost")
+        own = job.row is None or job.client == words.ASKED
+        return s.put(j, row=job.row or Row(), client=words.COMMITTED, queued=job.queued or own)
 
 
 class WorkerSteps:
@@ -81,29 +62,29 @@ class WorkerSteps:
 
     def worker(self, s: State, w: int) -> Steps:
         worker = s.workers[w]
-        if worker.mode not in (ALIVE, DRAINING):
+        if worker.mode not in (words.ALIVE, words.DRAINING):
             return
-        if worker.lease != HELD:
-            yield True, ("{w} renews its lease", w, 0), s.put_worker(w, lease=HELD)
-        if worker.mode == ALIVE and s.stream and s.group:
+        if worker.lease != words.HELD:
+            yield True, ("{w} renews its lease", w, 0), s.put_worker(w, lease=words.HELD)
+        if worker.mode == words.ALIVE and s.stream and s.group:
             yield from self.read(s, w, s.stream[0][0])
         if worker.tell:
             yield from self.tell(s, w, worker.tell[0])
         for j, hand in enumerate(worker.hands):
-            if worker.mode == ALIVE:
+            if worker.mode == words.ALIVE:
                 yield from self.reader(s, w, j, hand)
             else:
                 yield from self.drain(s, w, j, hand)
-            if hand.stage == RUNNING:
+            if hand.stage == words.RUNNING:
                 yield from self.end(s, w, j, hand)
-            elif hand.stage == DONE and not worker.tell:
+            elif hand.stage == words.DONE and not worker.tell:
                 yield from self.settle(s, w, j, hand)
 
     def read(self, s: State, w: int, j: int) -> Steps:
         hand, rest = s.workers[w].hands[j], s._replace(stream=s.stream[1:])
-        if hand.stage == EMPTY:
-            yield True, ("{w} reads {j}", w, j), rest.put_hand(w, j, stage=DELIVERED, entry=True)
-        else:  # a second delivery of what is in hand has done its duty
+        if hand.stage == words.EMPTY:
+            yield True, ("{w} reads {j}", w, j), rest.put_hand(w, j, stage=words.DELIVERED, entry=True)
+        else:  # a second delivery of what is in hand is of no use
             yield True, ("{w} reads {j} once more, and acknowledges that", w, j), rest
         if s.faults.lost:
             ghost = rest.put_hand(w, j, ghosts=hand.ghosts + 1).spend("lost")
@@ -112,56 +93,48 @@ class WorkerSteps:
     def reader(self, s: State, w: int, j: int, hand: Hand) -> Steps:
         if hand.ghosts:
             yield from self.sweep(s, w, j, hand)
-        if hand.stage == DELIVERED:
+        if hand.stage == words.DELIVERED:
             yield from self.claim(s, w, j)
-        elif hand.stage == CLAIMED:
+        elif hand.stage == words.CLAIMED:
             yield True, ("{w} starts the body of {j}, attempt " + str(hand.attempt), w, j), self.begin(s, w, j, hand)
 
     def sweep(self, s: State, w: int, j: int, hand: Hand) -> Steps:
         fewer = s.put_hand(w, j, ghosts=hand.ghosts - 1)
-        if hand.stage == EMPTY:
-            fewer = fewer.put_hand(w, j, stage=DELIVERED, entry=True)
+        if hand.stage == words.EMPTY:
+            fewer = fewer.put_hand(w, j, stage=words.DELIVERED, entry=True)
         yield True, ("{w} sweeps its own pending entries: {j}", w, j), fewer
 
     # -- claim
 
     def claim(self, s: State, w: int, j: int) -> Steps:
-        claimed = self.claimed(s, w, j)
-        if claimed is None:
-            yield True, ("{w} claims {j} in vain, and acknowledges it", w, j), self.drop(s, w, j)
-            if s.faults.lost:
-                ghost = self.drop(s, w, j, lost=True).spend("lost")
-                yield False, ("{w} claims {j} in vain; its ack is lost", w, j), ghost
-            return
-        hand = {"stage": CLAIMED, "attempt": claimed.row(j).attempt, "current": True}
-        yield True, ("{w} claims {j}", w, j), claimed.put_hand(w, j, **hand)
-        if s.faults.lost:
-            yield False, ("{w} claims {j}; the reply is lost", w, j), claimed.spend("lost")
-
-    def claimed(self, s: State, w: int, j: int) -> State | None:
-        """The row after the claim; None: it changed nothing."""
-        row = s.jobs[j].row
+        row, to = s.jobs[j].row, s
         if row is None or not self.may_claim(s, w, row):
-            return None
+            ghost = self.drop(s, w, j, ghosts=s.workers[w].hands[j].ghosts + s.workers[w].hands[j].entry)
+            text = "{w} claims {j}, does not get it, and acknowledges it"
+            yield from step(s, (text, w, j), self.drop(s, w, j), ghost, "; its ack is lost")
+        else:
+            to = self.claimed(s, w, j, row)
+            hand = {"stage": words.CLAIMED, "attempt": to.row(j).attempt, "current": True}
+            yield from step(s, ("{w} claims {j}", w, j), to.put_hand(w, j, **hand), to)
+
+    def claimed(self, s: State, w: int, j: int, row: Row) -> State:
+        """The row after the claim, and whose fence is not the row's any more."""
+        own = row.status is Status.PROCESSING and row.holder == w
         if s.jobs[j].waits:
             s = s.breaks("retry-schedule")
-        for other, worker in enumerate(s.workers):
-            if worker.hands[j].current:
-                s = s.put_hand(other, j, current=False)
-        if row.status is Status.PROCESSING and row.holder == w:
-            return s
-        if row.status is not Status.PENDING:
+        if row.status is not Status.PENDING and not own:
             s = s.breaks("repetition")
-        return move(s, j, Transition.CLAIM, holder=w)
+        for other in range(len(s.workers)):
+            s = s.put_hand(other, j, current=False)
+        return move(s, j, Transition.RECLAIM if own else Transition.CLAIM, holder=w)
 
     def may_claim(self, s: State, w: int, row: Row) -> bool:
         """A repeat needs no lease: refused, the worker would go on holding a job that it does not have."""
         own = row.status is Status.PROCESSING and row.holder == w
-        return own or (row.status is Status.PENDING and row.due and s.workers[w].lease == HELD)
+        return own or (row.status is Status.PENDING and row.due and s.workers[w].lease == words.HELD)
 
-    def drop(self, s: State, w: int, j: int, *, lost: bool = False) -> State:
-        hand = s.workers[w].hands[j]
-        return s.put_hand(w, j, stage=EMPTY, entry=False, ghosts=hand.ghosts + (lost and hand.entry))
+    def drop(self, s: State, w: int, j: int, **changes: int) -> State:
+        return s.put_hand(w, j, stage=words.EMPTY, entry=False, **changes)
 
     # -- run
 
@@ -170,69 +143,65 @@ class WorkerSteps:
         if job.row is None:
             s = s.breaks("no-phantom")
         elif hand.attempt == job.row.attempt:
-            if job.body != NOT_STARTED:
+            if job.body != words.NOT_STARTED:
                 s = s.breaks("repetition")
-            s = s.put(j, body=STARTED)
-        return s.put_hand(w, j, stage=RUNNING)
+            s = s.put(j, body=words.STARTED)
+        return s.put_hand(w, j, stage=words.RUNNING)
 
     def end(self, s: State, w: int, j: int, hand: Hand) -> Steps:
-        failure = Transition.RETRY if hand.attempt < self.max_attempts else Transition.FAIL
-        well = s.put_hand(w, j, stage=DONE, outcome=Transition.COMPLETE)
+        def done(outcome: Transition) -> State:
+            return s.put_hand(w, j, stage=words.DONE, outcome=outcome)
+
+        well = done(Transition.COMPLETE)
         if s.row(j).attempt == hand.attempt:
-            well = well.put(j, body=ENDED)
+            well = well.put(j, body=words.ENDED)
         yield True, ("the body of {j} ends well on {w}", w, j), well
-        yield True, ("the body of {j} fails on {w}", w, j), s.put_hand(w, j, stage=DONE, outcome=failure)
+        yield True, ("the body of {j} fails on {w}", w, j), done(after_failure(hand.attempt, self.max_attempts))
         if s.faults.snooze:
-            snoozed = s.put_hand(w, j, stage=DONE, outcome=Transition.SNOOZE).spend("snooze")
-            yield False, ("the body of {j} snoozes on {w}", w, j), snoozed
+            yield False, ("the body of {j} snoozes on {w}", w, j), done(Transition.SNOOZE).spend("snooze")
 
     def drain(self, s: State, w: int, j: int, hand: Hand) -> Steps:
         """After SIGTERM: hand back what no body has, and what bodies do not finish in time."""
-        if hand.stage == DELIVERED:
+        if hand.stage == words.DELIVERED:
             yield True, ("{w} puts {j} back on the stream", w, j), self.drop(s, w, j).publish(j)
-        elif hand.stage in (CLAIMED, RUNNING):
-            released = s.put_hand(w, j, stage=DONE, outcome=Transition.RELEASE)
+        elif hand.stage in (words.CLAIMED, words.RUNNING):
+            released = s.put_hand(w, j, stage=words.DONE, outcome=Transition.RELEASE)
             yield True, ("{w} gives up {j}, unfinished", w, j), released
 
     # -- settle
 
     def settle(self, s: State, w: int, j: int, hand: Hand) -> Steps:
         row, outcome = s.row(j), Transition(hand.outcome)
-        settled, heard = s, ""
+        settled, heard = None, ""
         if self.may_settle(hand, row):
             settled, heard = self.settled(s, j, hand, outcome), hand.outcome
         elif hand.current and row.status is RULES[outcome].target and outcome is Transition.FAIL:
             heard = hand.outcome  # settled_as: it was us, and the reply was lost
-        told = settled.put_hand(w, j, stage=EMPTY, attempt=0, current=False, outcome="", entry=False)
+        told = (settled or s).put_hand(w, j, stage=words.EMPTY, attempt=0, current=False, outcome="", entry=False)
         told = told.put_worker(w, tell=(Tell(j, "" if heard == Transition.COMPLETE else heard, hand.entry),))
-        text = "{w} settles {j}: " + outcome.value if settled is not s else "{w} settles {j} and is refused"
-        yield True, (text, w, j), told
-        if s.faults.lost and settled is not s:
-            yield False, (text + "; the reply is lost", w, j), settled.spend("lost")
+        text = "{w} settles {j}: " + outcome.value if settled else "{w} settles {j} and is refused"
+        yield from step(s, (text, w, j), told, settled)
 
     def may_settle(self, hand: Hand, row: Row) -> bool:
         return hand.current and row.status is Status.PROCESSING
 
     def settled(self, s: State, j: int, hand: Hand, outcome: Transition) -> State:
-        burned = int(outcome in (Transition.RETRY, Transition.FAIL))
-        later = outcome in (Transition.RETRY, Transition.SNOOZE)
         if not hand.current or s.row(j).status is not Status.PROCESSING:
             s = s.breaks("fencing")
-        s = move(s, j, outcome, burned=burned, due=not later)
-        return s.put(j, waits=True) if later else s
+        burned = int(outcome in (Transition.RETRY, Transition.FAIL))
+        s = move(s, j, outcome, burned=burned, due=not RULES[outcome].moves_due)
+        return s.put(j, waits=True) if outcome in (Transition.RETRY, Transition.SNOOZE) else s
 
     # -- tell Redis
 
     def tell(self, s: State, w: int, tell: Tell) -> Steps:
         j = tell.job
+        silent = s.put_worker(w, tell=()).put_hand(w, j, ghosts=s.workers[w].hands[j].ghosts + tell.entry)
         if tell.outcome:
-            yield True, ("{w} tells Redis of {j}: " + str(tell.outcome), w, j), self.index(s, w, tell)
+            label, to = ("{w} tells Redis of {j}: " + str(tell.outcome), w, j), self.index(s, w, tell)
         else:
-            yield True, ("{w} acknowledges {j}", w, j), s.put_worker(w, tell=())
-        if s.faults.lost:
-            ghosts = s.workers[w].hands[j].ghosts + tell.entry
-            silent = s.put_worker(w, tell=()).put_hand(w, j, ghosts=ghosts).spend("lost")
-            yield False, ("what {w} tells Redis of {j} is lost", w, j), silent
+            label, to = ("{w} acknowledges {j}", w, j), s.put_worker(w, tell=())
+        yield from step(s, label, to, silent, ", and that is lost")
 
     def index(self, s: State, w: int, tell: Tell) -> State:
         j = tell.job
@@ -241,5 +210,5 @@ class WorkerSteps:
         elif tell.outcome == Transition.RELEASE:
             s = s.publish(j)
         else:
-            s = s.put(j, retry=NOT_YET if s.jobs[j].waits else LISTED)
+            s = s.put(j, retry=words.NOT_YET if s.jobs[j].waits else words.LISTED)
         return s.put_worker(w, tell=(tell._replace(outcome=""),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -10,8 +11,10 @@ import pytest
 from chaos.controls.control import every as controls
 from chaos.model.explore import Bounds, Graph, Result, explore
 from chaos.model.protocol import GOALS, Protocol
-from chaos.model.state import DELIVERED, Row, State, canonical, start
-from chaos.model.variants import BROKEN, HARMLESS, HEALTHY, LOST, NONE, Case, nothing, report, rules
+from chaos.model.state import Row, State, canonical, start
+from chaos.model.steps import Steps
+from chaos.model.variants import BROKEN, HARMLESS, HEALTHY, LOST, NONE, Case, report, rules
+from chaos.model.words import DELIVERED
 from scheduler.jobs.lifecycle import RULES, Status, Transition
 from tests.cluster import ROOT
 
@@ -27,7 +30,7 @@ def given(case: Case) -> str:
     return ", ".join(f"{times} {fault}" for fault, times in case.faults._asdict().items() if times) or "none"
 
 
-def cases(some: tuple[Case, ...]) -> list[object]:
+def cases(some: Sequence[Case]) -> list[object]:
     wanted = [at for at, case in enumerate(EVERY) if any(case is one for one in some)]
     return [pytest.param(at, id=f"{EVERY[at].name}-{given(EVERY[at])}") for at in wanted]
 
@@ -76,7 +79,8 @@ class ClaimsInVain(Protocol):
 
 
 class NeverReads(Protocol):
-    read = nothing
+    def read(self, s: State, w: int, j: int) -> Steps:
+        yield from ()
 
 
 @pytest.mark.parametrize("protocol", [ClaimsInVain, NeverReads])
@@ -124,7 +128,7 @@ def test_an_arrow_taken_from_the_table_is_missed(monkeypatch: pytest.MonkeyPatch
 
 def test_a_variant_gives_the_table_back() -> None:
     before = dict(RULES)
-    with rules({Transition.RESCUE: -1}):
+    with rules({Transition.RESCUE: {"attempt": -1}}):
         assert before != RULES
     assert before == RULES
 
@@ -159,7 +163,7 @@ def test_the_essay_says_what_the_model_found(case: int) -> None:
 def test_the_report_has_a_row_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chaos.model.variants.HEALTHY", HEALTHY[2:3])
     monkeypatch.setattr("chaos.model.variants.BROKEN", BROKEN[:1])
-    monkeypatch.setattr("chaos.model.variants.HARMLESS", ())
+    monkeypatch.setattr("chaos.model.variants.HARMLESS", [])
     lost = next(at for at, case in enumerate(EVERY) if case.faults == LOST)
     found = [(each.case.name, each.states, each.violated, each.steps, each.as_expected) for each in report()]
     assert found == [
