@@ -36,7 +36,7 @@ def is_kept(options: dict[str, Any], importer: str, imported: str) -> bool:
         ("chaos.experiment", "scheduler", True),
         ("chaos.experiment", "schedulers", True),
         ("notebooks.analysis.frames", "scheduler.jobs.job", False),
-        ("chaos.controls.claiming", "scheduler.storage.store", True),
+        ("chaos.controls.settling", "scheduler.storage.store", True),
         ("chaos.model.steps", "scheduler.jobs.lifecycle", True),
     ],
 )

@@ -18,7 +18,7 @@ def load(address: str) -> None:
     family, _, name = address.partition(":")
     found = {each.name: each for each in controls_in(import_module(family))} if family and name else {}
     if name not in found:
-        raise UsageError(f"CHAOS_CONTROL={address!r} is no address such as {__package__}.claiming:no-fence")
+        raise UsageError(f"CHAOS_CONTROL={address!r} is no address such as {__package__}.settling:no-fence")
     found[name].apply()
 
 

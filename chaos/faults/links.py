@@ -1,4 +1,7 @@
-"""What can go wrong on one link between a role and a store: silence, loss, refusal, slowness."""
+"""What can go wrong on one link between a role and a store: silence, loss, refusal, slowness.
+
+Which toxics make up which named fault (`partition.drop`, …) stands in `catalogue`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""When a failed attempt runs again: exponential back-off as a pure function of the attempt and a random number."""
+"""When a failed attempt runs again: exponential back-off as a pure function of the attempt and a random number.
+
+Whether it does is decided by `after_failure` in `lifecycle`.
+"""
 
 from __future__ import annotations
 

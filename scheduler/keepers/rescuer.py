@@ -1,7 +1,8 @@
 """Gives back what dead workers hold, driven by PostgreSQL's state alone; then clears up after them in Redis.
 
 It acts only after its own lease was renewed without a gap for one lease: after an outage of PostgreSQL nobody could
-renew, and nobody is dead for that. Leases are deleted last: whoever finds one that ran out, finds a rescue to finish.
+renew, and nobody is dead for that. What it decides is written by the statement `settle`, as every end is. Leases are
+deleted last: whoever finds one that ran out, finds a rescue to finish.
 """
 
 from __future__ import annotations

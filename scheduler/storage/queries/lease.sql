@@ -26,7 +26,7 @@ SELECT EXISTS (SELECT FROM scheduler.workers WHERE expires_at <= now())
 SELECT id, fence, type, attempt, max_attempts FROM scheduler.jobs
 WHERE finished_at IS NULL AND status = 'PROCESSING' AND worker_id = %(worker)s
 
--- orphans: what dead or vanished workers hold
+-- orphans: what dead or vanished workers hold; `settle` gives it back
 SELECT id, fence, type, attempt, max_attempts FROM scheduler.jobs j
 WHERE finished_at IS NULL AND status = 'PROCESSING'
   AND NOT EXISTS (SELECT FROM scheduler.workers w WHERE w.id = j.worker_id AND w.expires_at > now())

@@ -46,7 +46,7 @@ def test_a_control_that_finds_nothing_to_break_says_so() -> None:
 def test_an_unknown_control_is_refused_in_the_harness_and_in_the_process() -> None:
     with pytest.raises(UsageError, match="did you mean 'no-fence'"):
         find("no-fens")
-    for address in ("chaos.controls.claiming:no-fens", "no-fence", "chaos.controls.retries:no-fence"):
+    for address in ("chaos.controls.settling:no-fens", "no-fence", "chaos.controls.retries:no-fence"):
         refused = loaded(address)
         assert refused.returncode != 0
         assert f"CHAOS_CONTROL={address!r} is no address such as" in refused.stderr
