@@ -47,8 +47,8 @@ RUNS = Path("runs")
 @app.command("list")
 def list_scenarios() -> None:
     """Name the scenarios and the promise that each attacks."""
-    from chaos.console import scenario_table
     from chaos.scenarios import SCENARIOS
+    from chaos.series.tables import scenario_table
 
     out.print(scenario_table(SCENARIOS.values()))
 

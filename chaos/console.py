@@ -1,9 +1,8 @@
-"""What a person sees of one run: its live progress, and tables of scenarios and checks. Decides nothing."""
+"""What a person sees of one run: its live progress, and the table of its checks. Decides nothing."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +15,6 @@ from rich.text import Text
 from chaos.record.history import Sample
 from chaos.record.plan import Planned
 from chaos.record.verdict import Check, Judgement, Verdict
-from chaos.scenarios.scenario import Scenario
 
 COLOURS: dict[Verdict, str] = {"valid": "green", "unknown": "yellow", "invalid": "red"}
 NAMED = 10
@@ -130,14 +128,3 @@ def _example(example: object) -> str:
 
 def _coloured(verdict: Verdict) -> Text:
     return Text(verdict, style=COLOURS[verdict])
-
-
-def scenario_table(scenarios: Iterable[Scenario]) -> Table:
-    """Name, claim, faults and length of each, at full pace."""
-    table = Table("scenario", "the promise under attack", "faults", "about")
-    for scenario in scenarios:
-        seconds = scenario.settings.duration
-        schedule = scenario.schedule(1, seconds)
-        faults = ", ".join(dict.fromkeys(f"{p.fault} {p.target}" for p in schedule)) or "none"
-        table.add_row(scenario.name, scenario.claim, faults, f"{seconds + 20:.0f} s")
-    return table

@@ -1,4 +1,4 @@
-"""What a person sees of many runs: the progress of a series, and tables of trials, controls and the model."""
+"""What a person sees of many runs: the progress of a series, and tables of scenarios, trials, controls, the model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from chaos.controls.control import Control
 from chaos.model import Explored
+from chaos.scenarios.scenario import Scenario
 from chaos.series.campaign import Controls
 from chaos.series.lanes import Ended
 
@@ -49,6 +50,17 @@ class Count:
 
 def _style(verdict: str) -> str:
     return {"valid": "green", "unknown": "yellow", "invalid": "magenta"}.get(verdict, "red")
+
+
+def scenario_table(scenarios: Iterable[Scenario]) -> Table:
+    """Name, claim, faults and length of each, at full pace."""
+    table = Table("scenario", "the promise under attack", "faults", "about")
+    for scenario in scenarios:
+        seconds = scenario.settings.duration
+        schedule = scenario.schedule(1, seconds)
+        faults = ", ".join(dict.fromkeys(f"{p.fault} {p.target}" for p in schedule)) or "none"
+        table.add_row(scenario.name, scenario.claim, faults, f"{seconds + 20:.0f} s")
+    return table
 
 
 def trial_table(ends: Iterable[Ended]) -> Table:
