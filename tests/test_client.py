@@ -5,7 +5,6 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-import scheduler
 from scheduler import Client, SchedulerError, submit
 from tests.cluster import Cluster, eventually
 
@@ -45,8 +44,3 @@ async def test_the_client_raises_what_the_api_refuses(cluster: Cluster) -> None:
     async with Client(await cluster.api()) as client:
         with pytest.raises(SchedulerError, match="did you mean 'NOOP'"):
             await client.submit("NOPE", {})
-
-
-async def test_the_public_names_are_these() -> None:
-    assert sorted(scheduler.__all__) == ["Client", "Discard", "JobContext", "SchedulerError", "Snooze", "job", "submit"]
-    assert all(hasattr(scheduler, name) for name in scheduler.__all__)

@@ -1,4 +1,4 @@
-"""What others may rely on in `scheduler.embedded`, and that it relies on nothing of the scheduler."""
+"""That `scheduler.embedded` relies on nothing of the scheduler."""
 
 from __future__ import annotations
 
@@ -6,27 +6,6 @@ import ast
 from pathlib import Path
 
 import scheduler.embedded
-
-
-def test_the_public_names_are_these() -> None:
-    assert sorted(scheduler.embedded.__all__) == [
-        "Child",
-        "ChildFailed",
-        "Crew",
-        "Launch",
-        "Postgres",
-        "Program",
-        "Redis",
-        "Server",
-        "ServerFailed",
-        "Stores",
-        "embedded",
-        "free_port",
-        "is_free",
-        "launch",
-        "until",
-    ]
-    assert all(hasattr(scheduler.embedded, name) for name in scheduler.embedded.__all__)
 
 
 def test_it_imports_nothing_of_the_scheduler_but_itself() -> None:

@@ -1,28 +1,9 @@
-"""What users may rely on in `scheduler.testing`."""
+"""What `scheduler.testing` needs, and who needs it."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-
-import scheduler.testing
-
-
-def test_the_public_names_are_these() -> None:
-    assert sorted(scheduler.testing.__all__) == [
-        "AttemptOutcome",
-        "HANDLER_POINTS",
-        "POINTS",
-        "Point",
-        "Stack",
-        "StoreUrls",
-        "eventually",
-        "run_inline",
-        "run_through_crash",
-        "run_to_end",
-        "trace",
-    ]
-    assert all(hasattr(scheduler.testing, name) for name in scheduler.testing.__all__)
 
 
 def test_the_helpers_do_not_need_pytest_and_the_scheduler_does_not_need_the_helpers() -> None:
