@@ -17,7 +17,7 @@ from chaos.record.plan import Planned
 from chaos.record.verdict import Check, Judgement, Verdict
 
 COLOURS: dict[Verdict, str] = {"valid": "green", "unknown": "yellow", "invalid": "red"}
-NAMED = 10
+NAMED = 10  # ids in a line, before the rest is a number
 PHASES = ("start", "steady", "inject", "heal", "drain", "judge")
 
 

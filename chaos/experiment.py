@@ -39,8 +39,8 @@ from chaos.record.verdict import Judgement
 from chaos.scenarios import find
 
 EMPTY_SECONDS = 5.0  # Redis is to be empty, and the DLQ whole, this long after the last job became final
-FIRST_JOB_SECONDS = 60.0
-READERS = 16
+FIRST_JOB_SECONDS = 60.0  # what a load may need until it submits; not measured
+READERS = 16  # connections that ask for final statuses; not measured
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 60.0  # of one call to a store; not measured
 SCHEMA = """
 DROP TABLE IF EXISTS bare;
 CREATE TABLE bare (id uuid PRIMARY KEY, payload json NOT NULL, status text NOT NULL DEFAULT 'PENDING',

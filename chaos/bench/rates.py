@@ -23,8 +23,8 @@ from chaos.record.aim import API, worker
 from chaos.record.plan import Plan, Settings
 from chaos.record.runs import Folder
 
-BATCH = 500
-SENDERS = 4
+BATCH = 500  # jobs a request; not measured
+SENDERS = 4  # requests at a time; not measured
 PAYLOAD = {"to": "someone@example.com", "subject": "hello", "body": "x" * 120}
 DEADLINE_SECONDS, LOOK_SECONDS = 300.0, 0.2
 

@@ -13,7 +13,7 @@ from chaos.faults.processes import at_point, by_signal
 from chaos.faults.toxiproxy import Toxic
 from chaos.record.plan import Planned
 
-# name → what it does to an established connection, and at heal. Measured: tests/chaos/test_faults.py.
+# name → what it does to an established connection, and at heal. Measured: tests/chaos/faults/test_faults.py.
 FAULTS: dict[str, Callable[[Planned], Fault]] = {
     # silent; held data is delivered at heal and a request the client gave up on still executes
     "partition.hold": link("partition.hold", both("latency", latency=3_600_000, jitter=0)),

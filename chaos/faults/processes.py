@@ -12,7 +12,7 @@ from chaos.faults.fault import Fault, World
 from chaos.record.aim import Aim
 from chaos.record.plan import Planned
 
-POINT_SECONDS = 20.0
+POINT_SECONDS = 20.0  # what a process may need to reach its crash point; not measured
 AT_POINT = ("kill", "pause", "reply_lost")  # the faults that a process can suffer at a crash point
 
 

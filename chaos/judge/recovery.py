@@ -11,7 +11,7 @@ from chaos.judge.promise import promise
 from chaos.record.history import SECOND, Execution, Run, Sample, Window
 from chaos.record.verdict import Finding, broken
 
-ALLOWANCE_SECONDS = 1.0
+ALLOWANCE_SECONDS = 1.0  # the promise: within lease + 1 s
 SUSPECT_FROM_DEATH = 2  # a job of two dead workers in a row waits its turn: it may be what killed them
 
 

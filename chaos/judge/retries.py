@@ -9,7 +9,7 @@ from chaos.judge.promise import promise
 from chaos.record.history import SECOND, Run
 from chaos.record.verdict import Finding, broken
 
-LATE_SECONDS = 2.0
+LATE_SECONDS = 2.0  # a retry later than this is counted in the summary; it breaks nothing
 GRAIN_SECONDS = 0.001  # due times are kept in milliseconds; below that nothing is early
 
 

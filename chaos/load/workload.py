@@ -16,7 +16,7 @@ from chaos.load.mix import MIX, Job, payload
 from chaos.record.history import SECOND
 from chaos.record.plan import Settings
 
-IN_FLIGHT = 500
+IN_FLIGHT = 500  # connections of the clients together; not measured
 JSON = {"content-type": "application/json"}
 
 

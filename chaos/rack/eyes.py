@@ -19,8 +19,8 @@ from redis.exceptions import RedisError, ResponseError
 from chaos.record.history import Sample, Stores
 from chaos.targets.target import Look
 
-DEADLINE_SECONDS = 2.0
-PAGE = 10_000
+DEADLINE_SECONDS = 2.0  # of one look at a store, which a fault may hold; not measured
+PAGE = 10_000  # dead letters read in one call; not measured
 
 VERSION = "SHOW server_version"
 

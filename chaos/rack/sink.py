@@ -11,7 +11,7 @@ from typing import Self
 
 from chaos.record.recorder import Recorder
 
-REQUEST_SECONDS = 10.0
+REQUEST_SECONDS = 10.0  # to read one request and answer it; not measured
 MAX_HEAD_BYTES, MAX_BODY_BYTES = 16 << 10, 1 << 20
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 

@@ -30,8 +30,8 @@ from chaos.record.runs import Folder
 from chaos.targets.ours.processes import callers
 from scheduler.embedded import ChildFailed, Crew, Launch, is_free
 
-HELPER_SECONDS = 60.0
-POLL_SECONDS = 0.25
+HELPER_SECONDS = 60.0  # what Locust or JupyterLab may need to serve its page; not measured
+POLL_SECONDS = 0.25  # between two looks at the children; not measured
 
 
 @dataclass(frozen=True, slots=True)

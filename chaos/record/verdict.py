@@ -9,7 +9,7 @@ import msgspec
 Verdict = Literal["valid", "invalid", "unknown"]
 
 SEVERITY: tuple[Verdict, ...] = ("valid", "unknown", "invalid")
-EXAMPLES = 5
+EXAMPLES = 5  # offenders shown in a finding
 
 
 class Finding(msgspec.Struct, frozen=True):

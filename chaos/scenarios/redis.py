@@ -8,7 +8,7 @@ from chaos.record.aim import REDIS
 from chaos.record.plan import Guards, Planned
 from chaos.scenarios.scenario import Scenario, everyone, rounds, usual
 
-CUT_SECONDS = 5.0
+CUT_SECONDS = 5.0  # as long as the default lease
 
 
 def _partitioned(rng: random.Random, seconds: float) -> list[Planned]:
