@@ -8,14 +8,13 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import asdict
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from scheduler.errors import StoreUnavailable
 from scheduler.facts.facts import FACTS, tally
-from scheduler.storage.rows import LiveWorker
+from scheduler.storage.rows import Live, LiveWorker
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
 
@@ -26,10 +25,7 @@ _GAUGES = {
     "due": ("scheduler_jobs_due", "PENDING jobs whose time has come (counted up to 100,000 unfinished jobs)"),
     "waiting": ("scheduler_jobs_waiting", "PENDING jobs whose time is still to come"),
     "processing": ("scheduler_jobs_processing", "jobs that workers hold"),
-    "oldest_due_seconds": (
-        "scheduler_oldest_due_seconds",
-        "age of the oldest due job that nobody has claimed",
-    ),
+    "oldest_due_seconds": ("scheduler_oldest_due_seconds", "age of the oldest due job that nobody has claimed"),
     "dlq": ("scheduler_dead_letters", "jobs in the dead letter queue"),
     "stream": ("scheduler_stream_entries", "entries on the Redis stream"),
     "pending": ("scheduler_stream_pending", "entries delivered and not acknowledged"),
@@ -37,14 +33,10 @@ _GAUGES = {
 }
 
 
-class Stats(Struct, frozen=True):
+class Stats(Live, frozen=True):
     """Figures of now; those of Redis are None while it is out of reach."""
 
     backlog: int
-    due: int
-    waiting: int
-    processing: int
-    oldest_due_seconds: float
     dlq: int
     stream: int | None
     pending: int | None

@@ -100,8 +100,6 @@ def when_unhandled(waited_seconds: float, patience_seconds: float) -> Transition
 
 def diagram() -> str:
     """The table as a Mermaid state diagram."""
-    lines = ["stateDiagram-v2", "    [*] --> PENDING: submit"]
-    for transition, rule in RULES.items():
-        lines += [f"    {source} --> {rule.target}: {transition}" for source in sorted(rule.sources)]
-    lines += [f"    {status} --> [*]" for status in sorted(FINAL)]
-    return "\n".join(lines)
+    arrows = [f"{source} --> {rule.target}: {why}" for why, rule in RULES.items() for source in sorted(rule.sources)]
+    ends = [f"{status} --> [*]" for status in sorted(FINAL)]
+    return "\n    ".join(["stateDiagram-v2", "[*] --> PENDING: submit", *arrows, *ends])

@@ -28,6 +28,7 @@ QUERIES: dict[str, str] = {
     )
 }
 MAX_ROWS_A_STATEMENT = 500
+_RULE_COLUMNS = ("target", "attempt", "crashes", "moves_due", "at_once")
 
 
 class Store:
@@ -122,27 +123,26 @@ class Store:
         return settled
 
     async def _settle(self, outcomes: Sequence[Outcome], *, of_dead: bool) -> Settled:
-        rules = [RULES[o.transition] for o in outcomes]
+        place = {transition: n for n, transition in enumerate(RULES, 1)}
         rows = await self._rows(
             Due,
             "settle",
             **_ends(outcomes),
-            attempts=[rule.attempt for rule in rules],
-            crashes=[rule.crashes for rule in rules],
-            moves=[rule.moves_due for rule in rules],
-            at_once=[rule.at_once for rule in rules],
+            **{name: [getattr(rule, name) for rule in RULES.values()] for name in _RULE_COLUMNS},
+            rules=[place[o.transition] for o in outcomes],
             delays=[o.delay_seconds for o in outcomes],
             results=[o.result for o in outcomes],
             of_dead=of_dead,
         )
         due = {row.id: row.due_ms for row in rows}
         done = [o for o in outcomes if o.job.id in due]
-        lost = [o for o in outcomes if o.job.id not in due]
+        lost = [o for o in outcomes if o.job.id not in due] if len(done) < len(outcomes) else []
         return Settled(done, lost, {i: due_ms for i, due_ms in due.items() if due_ms is not None})
 
     async def _earlier(self, outcomes: Sequence[Outcome]) -> Settled:
         """Of outcomes that changed no row: those that an earlier try settled, its reply lost, and those too late."""
-        own = set(await self._values("settled_as", **_ends(outcomes)))
+        targets = [RULES[o.transition].target.value for o in outcomes]
+        own = set(await self._values("settled_as", **_ends(outcomes), statuses=targets))
         return Settled([o for o in outcomes if o.job.id in own], [o for o in outcomes if o.job.id not in own])
 
     # -- living and dying
@@ -259,7 +259,6 @@ def _ends(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {
         "ids": Ids(o.job.id for o in outcomes),
         "fences": [o.job.fence for o in outcomes],
-        "statuses": [RULES[o.transition].target.value for o in outcomes],
         "errors": [o.error for o in outcomes],
     }
 

@@ -1,12 +1,13 @@
 -- How an attempt ends.
 
 -- settle: every way out of PROCESSING but a cancel: what came of jobs, each fenced; failed attempts are recorded, spent jobs
--- dead-lettered, all in one statement. `of_dead`: not if their holder's lease holds (again). Statuses and what is added to
--- the columns come from the table of transitions
+-- dead-lettered, all in one statement. `of_dead`: not if their holder's lease holds (again). What a transition does to the
+-- row comes as the columns of the table of transitions, and with each outcome the place of its rule in them
 WITH outcome AS (
-    SELECT * FROM unnest(%(ids)s::uuid[], %(fences)s::int[], %(statuses)s::text[], %(attempts)s::int[], %(crashes)s::int[],
-                         %(delays)s::float8[], %(moves)s::bool[], %(at_once)s::bool[], %(results)s::text[], %(errors)s::text[])
-        AS o(id, fence, status, attempt, crashes, delay, moves_due, at_once, result, error)
+    SELECT o.*, (%(target)s::text[])[o.rule] AS status, (%(attempt)s::int[])[o.rule] AS attempt,
+           (%(crashes)s::int[])[o.rule] AS crashes, (%(moves_due)s::bool[])[o.rule] AS moves_due, (%(at_once)s::bool[])[o.rule] AS at_once
+    FROM unnest(%(ids)s::uuid[], %(fences)s::int[], %(rules)s::int[], %(delays)s::float8[], %(results)s::text[], %(errors)s::text[])
+        AS o(id, fence, rule, delay, result, error)
 ), settled AS (
     UPDATE scheduler.jobs j
     SET status = o.status, attempt = j.attempt + o.attempt, crashes = coalesce(j.crashes + o.crashes, 0),
