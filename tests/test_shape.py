@@ -20,7 +20,7 @@ READ_ON_PURPOSE = {  # the environment, as soon as they are imported
     "chaos/controls/loader.py",  # imported by a process that is to be broken, and for that alone
     "scheduler/settings.py",
 }
-MAX_SCHEDULER_LINES = 5042  # without embedded/ and testing/; the aim is 3,700
+MAX_SCHEDULER_LINES = 5300  # without embedded/ and testing/; the aim is 3,700
 
 YET: dict[str, set[str]] = {
     "environment at import": {"locustfiles/steady.py"},
