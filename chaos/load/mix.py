@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+LOOPS = ("settler", "reader", "rescuer", "reconciler", "promoter")  # of a worker
 MIX = {"NOOP": 45, "SLEEP": 25, "FLAKY": 12, "WEBHOOK": 12, "FAIL": 6}
 
 
@@ -38,7 +39,9 @@ def payload(
             return {"failures": rng.choice((1, 1, 2))}
         case "FAIL":
             return {"message": f"job {number} always fails"}
+        case "RAISE" | "RAISE-PLAIN":
+            return {"failures": rng.choice((1, 1, 2)), "error": rng.choice(("exotic", "keyboard", "exit", "stop"))}
         case "WEBHOOK":
             return {"url": webhook_url, "body": {"number": number}}
         case _:
-            return {}
+            return {"loop": LOOPS[number % len(LOOPS)]} if type == "END-LOOP" else {}

@@ -103,3 +103,4 @@ class Target:
     # stop
     stops_by: Signals = SIGTERM
     stop_seconds: float = 15.0  # to obey; then it is killed
+    gives_up_with: int | None = None  # exit code of a process that ends itself, so that others take over

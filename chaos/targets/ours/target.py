@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,4 +90,5 @@ OURS = Target(
     final=final,
     reply_lost=reply_lost,
     look=LOOK,
+    gives_up_with=os.EX_SOFTWARE,
 )
