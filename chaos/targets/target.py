@@ -79,6 +79,7 @@ class Look:
     retry: str  # a sorted set
     letters: str  # a stream whose entries carry the id of a dead job
     letter_id: bytes  # in which field
+    age_leases: str  # makes every lease %(seconds)s older
 
 
 @dataclass(frozen=True, slots=True)

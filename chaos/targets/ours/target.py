@@ -36,6 +36,7 @@ LOOK = Look(
     retry=f"{{{STREAM}}}:retry",
     letters=f"{STREAM}:dlq",
     letter_id=b"id",
+    age_leases="UPDATE scheduler.workers SET expires_at = expires_at - %(seconds)s * interval '1 second'",
 )
 
 
