@@ -100,4 +100,13 @@ SCENARIOS = (
         ),
         guards=Guards(faults=2, overlap=False, redelivery=True),
     ),
+    Scenario(
+        name="workers-unlike",
+        claim="workers that lack a handler neither bury nor hold up the jobs of the one that has it",
+        faults=nothing,
+        settings=usual(duration=16.0, jobs=200, workers=3, concurrency=4, rare_on=worker(1)),
+        load=lambda settings: Workload(settings, mix={"RARE": 1, "NOOP": 3}, sleep_seconds=(0.3, 0.6), bursts=4),
+        guards=Guards(faults=0, overlap=False),
+        promises=(exactly_once,),
+    ),
 )

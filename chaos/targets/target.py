@@ -94,6 +94,7 @@ class Target:
     # submit
     submit: Callable[[str, dict[str, Any], str | None], Request]  # type, payload, idempotency key
     submit_batch: Callable[[Sequence[tuple[str, dict[str, Any]]]], Request]  # types and payloads: all or nothing
+    accepted: Callable[[int, Any], list[str]]  # ids of a batch, in order; ValueError: not accepted
     answer: Callable[[int, Any], Answer]  # to a submit: HTTP status and JSON body
     # observe
     find: Callable[[str], Request]  # job id

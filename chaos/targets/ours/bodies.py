@@ -1,6 +1,6 @@
 """The built-in job bodies, each also writing what it does to the effect ledger.
 
-Loaded by SCHEDULER_JOBS=chaos.targets.ours.bodies. The ledger is the file named by CHAOS_LEDGER, shared by all workers,
+Loaded by SCHEDULER_JOBS=chaos.targets.ours.bodies, without the one that CHAOS_WITHOUT names. The ledger is the file named by CHAOS_LEDGER, shared by all workers,
 one write(2) a line. It does not pass through the scheduler, so it is an independent witness. A body that is cancelled
 writes nothing: it neither ended nor failed.
 """
@@ -39,6 +39,7 @@ BODIES: dict[str, Body] = {
     "EMAIL": samples.email,
     "WEBHOOK": samples.webhook,
     "BLOCK": block,
+    "RARE": samples.sleep,
     "RAISE": hostile.raise_it,
     "END-LOOP": hostile.end_loop,
 }
@@ -101,6 +102,7 @@ def witnessed_plain(name: str, body: Callable[[Any, Any], Any]) -> Callable[[Any
 
 
 for _name, _body in BODIES.items():
-    job(_name)(witnessed(_name, _body))
+    if _name != os.environ.get("CHAOS_WITHOUT"):
+        job(_name)(witnessed(_name, _body))
 for _name, _plain in PLAIN_BODIES.items():
     job(_name)(witnessed_plain(_name, _plain))

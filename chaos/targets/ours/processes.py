@@ -33,6 +33,8 @@ def command(start: Start) -> Command:
     if start.ledger is not None:
         jobs.append(BODIES)
         variables["CHAOS_LEDGER"] = str(start.ledger.absolute())
+        if start.settings.rare_on not in {"", start.process}:
+            variables["CHAOS_WITHOUT"] = "RARE"
     if control := start.settings.broken_build(start.process):
         jobs.append(CONTROLS)
         variables["CHAOS_CONTROL"] = control

@@ -58,6 +58,13 @@ def submit_batch(jobs: Sequence[tuple[str, dict[str, Any]]]) -> Request:
     return Request("/jobs/batch", msgspec.json.encode({"jobs": [{"type": t, "payload": p} for t, p in jobs]}))
 
 
+def accepted(status: int, body: Any) -> list[str]:
+    """Of POST /jobs/batch."""
+    if status != 202:
+        raise ValueError(f"{status} {body.get('detail', '')}"[:200])
+    return list(body["ids"])
+
+
 def answer(status: int, body: Any) -> Answer:
     """Accepted, or known already (2xx); refused (4xx), for now when the backlog is full (429); else nobody knows."""
     told = body if isinstance(body, dict) else {}
@@ -86,6 +93,7 @@ OURS = Target(
     is_ready=is_ready,
     submit=submit,
     submit_batch=submit_batch,
+    accepted=accepted,
     answer=answer,
     find=find,
     final=final,
