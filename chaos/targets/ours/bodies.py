@@ -1,8 +1,8 @@
 """The built-in job bodies, each also writing what it does to the effect ledger.
 
-Loaded by SCHEDULER_JOBS=chaos.targets.ours.bodies, without the one that CHAOS_WITHOUT names. The ledger is the file named by CHAOS_LEDGER, shared by all workers,
-one write(2) a line. It does not pass through the scheduler, so it is an independent witness. A body that is cancelled
-writes nothing: it neither ended nor failed.
+Loaded by SCHEDULER_JOBS=chaos.targets.ours.bodies, without the one that CHAOS_WITHOUT names. The ledger is the file
+named by CHAOS_LEDGER, shared by all workers, one write(2) a line. It does not pass through the scheduler, so it is an
+independent witness. A body that is cancelled writes nothing: it neither ended nor failed.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ SETTINGS = (
     "grace_seconds",
     "max_backlog",
     "concurrency",
+    "unhandled_seconds",
 )
 ACTIONS = {"kill": "kill", "pause": "stall", "reply_lost": "lose"}  # fault → what a process does to itself
 RACKS = ("SCHEDULER_DATABASE_URL", "SCHEDULER_REDIS_URL", "SCHEDULER_PORT", "SCHEDULER_DATA_DIR")
