@@ -54,7 +54,8 @@ def answers(shape: type) -> Responses:
     return {200: {"description": "OK", "content": content(shape)}}
 
 
-SHAPES = (Submission, Batch, Job, Page, Stats, schemas.SubmittedJob, schemas.SubmittedBatch, schemas.Problem)
+SHAPES = (Submission, Batch, Job, Page, Stats, schemas.SubmittedJob, schemas.SubmittedBatch, schemas.Problem,
+          schemas.Selection, schemas.Redrive, schemas.Selected)  # fmt: skip
 EXAMPLE = {"type": "EMAIL", "payload": {"to": "ann@example.com", "subject": "hello"}, "idempotency_key": "order-17"}
 KEY_HEADER = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
 SUBMITTED: Responses = {
@@ -63,6 +64,8 @@ SUBMITTED: Responses = {
 }
 SUBMITTED_BATCH: Responses = {202: {"content": content(schemas.SubmittedBatch)}}
 REFUSED = problems(400, 408, 409, 413, 429)
+SOME = {"type": "EMAIL", "dry_run": True}
+TAKEN = answers(schemas.Selected) | problems(400, 408, 413)
 router = APIRouter(responses=problems(401, 422, 503))
 JobId = Annotated[str, PathParameter(description="uuid of the job", max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=1_000)]
@@ -77,7 +80,17 @@ async def parts(request: Request) -> Parts:
     return found
 
 
+async def _selection(request: Request) -> schemas.Selection:
+    return schemas.read_selection(request.scope["body"])
+
+
+async def _redrive(request: Request) -> schemas.Redrive:
+    return schemas.read_redrive(request.scope["body"])
+
+
 Own = Annotated[Parts, Depends(parts)]
+Asked = Annotated[schemas.Selection, Depends(_selection)]
+AskedRedrive = Annotated[schemas.Redrive, Depends(_redrive)]
 
 
 @router.post(
@@ -143,8 +156,8 @@ async def list_dead(own: Own, type: Type = None, limit: Limit = 100, cursor: Cur
     return _page(await own.store.dead_page(_text(type, "type"), _cursor(cursor), limit + 1), limit)
 
 
-@router.post("/dlq/redrive", response_model=schemas.Selected, responses=problems(400))
-async def redrive(own: Own, selection: schemas.Redrive) -> Response:
+@router.post("/dlq/redrive", response_model=None, responses=TAKEN, openapi_extra=takes(schemas.Redrive, SOME))
+async def redrive(own: Own, selection: AskedRedrive) -> Response:
     """Send dead letters back with a fresh count of attempts. Without any condition it takes the oldest `limit`."""
     ids = await _chosen(own, selection)
     if not selection.dry_run:
@@ -153,8 +166,8 @@ async def redrive(own: Own, selection: schemas.Redrive) -> Response:
     return await _taken_out(own, selection, ids)
 
 
-@router.delete("/dlq", response_model=schemas.Selected, responses=problems(400))
-async def purge(own: Own, selection: schemas.Selection) -> Response:
+@router.delete("/dlq", response_model=None, responses=TAKEN, openapi_extra=takes(schemas.Selection, SOME))
+async def purge(own: Own, selection: Asked) -> Response:
     """Delete dead letters and their jobs for good. Send `{}` to delete the oldest `limit`, whatever they are."""
     ids = await _chosen(own, selection)
     if not selection.dry_run:
@@ -212,7 +225,7 @@ async def _taken_out(own: Parts, selection: schemas.Selection, ids: list[bytes])
         await own.stream.exhume([] if selection.dry_run else ids)
     except StoreUnavailable as error:
         tell(INDEX_NOT_TOLD, ids, reason=error)
-    return _json({"ids": [id_text(raw) for raw in ids], "dry_run": selection.dry_run})
+    return _json(schemas.Selected([id_text(raw) for raw in ids], selection.dry_run))
 
 
 def _id(text: str) -> bytes:
