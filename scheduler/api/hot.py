@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from scheduler.api.auth import OPEN_PATHS, Keys
-from scheduler.api.problems import from_error
+from scheduler.api.problems import Answer, from_error
 from scheduler.api.schemas import SubmittedBatch, SubmittedJob, read_batch, read_job
 from scheduler.api.types import Types
 from scheduler.errors import InvalidJob, PayloadTooLarge
@@ -28,7 +28,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 Headers = dict[bytes, bytes]
-Answer = tuple[int, bytes, dict[str, str]]
 Handle = Callable[[Headers, bytes], Awaitable[Answer]]
 
 BODY_SECONDS = 30.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Any
 
 import msgspec
 from fastapi.exceptions import RequestValidationError
@@ -12,11 +11,12 @@ from starlette.exceptions import HTTPException
 from scheduler.errors import InvalidJob, SchedulerError
 from scheduler.facts.facts import REQUEST_FAILED, tell
 
+Answer = tuple[int, bytes, dict[str, str]]  # status, body, headers
 MEDIA_TYPE = "application/problem+json"
 
 
-def from_error(error: Exception, method: str, path: str) -> tuple[int, bytes, dict[str, str]]:
-    """Status, body and extra headers for whatever a request ended in; what nobody foresaw is told."""
+def from_error(error: Exception, method: str, path: str) -> Answer:
+    """The answer for whatever a request ended in; what nobody foresaw is told."""
     match error:
         case HTTPException():
             detail = f"{method} {path}: {error.detail}"
@@ -35,9 +35,7 @@ def from_error(error: Exception, method: str, path: str) -> tuple[int, bytes, di
     return from_error(SchedulerError("the server failed; its log says why"), method, path)
 
 
-def _problem(
-    status: int, title: str, detail: str, headers: dict[str, str], **more: Any
-) -> tuple[int, bytes, dict[str, str]]:
+def _problem(status: int, title: str, detail: str, headers: dict[str, str], **more: str) -> Answer:
     members = {"title": title, "detail": detail, **more}
     shown = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in members.items()}
     body = msgspec.json.encode({"type": "about:blank", "status": status, **shown})
