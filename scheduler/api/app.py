@@ -6,8 +6,9 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
-from scheduler.api.hot import App, HotPath
+from scheduler.api.hot import HotPath
 from scheduler.api.parts import Parts
 from scheduler.api.problems import from_error
 from scheduler.api.routes import SHAPES, router
@@ -15,7 +16,7 @@ from scheduler.errors import SchedulerError
 from scheduler.settings import Settings
 
 
-def build_app(settings: Settings, parts: Parts) -> App:
+def build_app(settings: Settings, parts: Parts) -> ASGIApp:
     """The application that the server runs."""
     api = FastAPI(
         title="Scheduler",
@@ -49,5 +50,4 @@ def _document(api: FastAPI) -> None:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    status, body, headers = from_error(error, request.method, request.url.path)
-    return Response(body, status, headers)
+    return from_error(error, request.method, request.url.path)

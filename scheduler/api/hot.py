@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import msgspec
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scheduler.api.auth import OPEN_PATHS, Keys
-from scheduler.api.problems import Answer, from_error
-from scheduler.api.schemas import SubmittedBatch, SubmittedJob, read_batch, read_job
+from scheduler.api.problems import from_error
+from scheduler.api.schemas import SubmittedBatch, SubmittedJob, as_json, read_batch, read_job
 from scheduler.api.types import Types
 from scheduler.errors import InvalidJob, PayloadTooLarge
 from scheduler.jobs.job import IdSequence, NewJob, id_text
@@ -23,12 +24,8 @@ from scheduler.settings import Settings
 from scheduler.submission.intake import Intake
 from scheduler.submission.submission import Submission
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
 Headers = dict[bytes, bytes]
-Handle = Callable[[Headers, bytes], Awaitable[Answer]]
+Handle = Callable[[Headers, bytes], Awaitable[Response]]
 
 BODY_SECONDS = 30.0
 ROOM_AROUND_PAYLOAD = 64 << 10
@@ -37,7 +34,7 @@ ROOM_AROUND_PAYLOAD = 64 << 10
 class HotPath:
     """An ASGI app that answers the two POSTs itself; all else goes to `behind`, with the body as `scope["body"]`."""
 
-    def __init__(self, behind: App, settings: Settings, intake: Intake, types: Types) -> None:
+    def __init__(self, behind: ASGIApp, settings: Settings, intake: Intake, types: Types) -> None:
         self._behind, self._settings, self._keys = behind, settings, Keys(settings.api_keys)
         self._intake, self._types, self._ids = intake, types, IdSequence()
         self._own: dict[tuple[str, str], tuple[Handle | None, int]] = {
@@ -45,26 +42,19 @@ class HotPath:
             ("POST", "/jobs/batch"): (self._submit_batch, settings.max_request_bytes),
         }
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path, headers = scope["method"], scope["path"], dict(scope["headers"])
         handle, limit = self._own.get((method, path), (None, self._settings.max_request_bytes))
         try:
             if path not in OPEN_PATHS:
                 self._keys.check(headers.get(b"authorization"))
             scope["body"] = await read_body(headers, receive, limit)
-            answer = await handle(headers, scope["body"]) if handle else None
+            answer: ASGIApp = await handle(headers, scope["body"]) if handle else self._behind
         except Exception as error:
             answer = from_error(error, method, path)
-        if answer is None:
-            await self._behind(scope, receive, send)
-            return
-        status, body, more = answer
-        pairs = [(b"content-length", str(len(body)).encode())]
-        pairs += [(name.encode(), value.encode("latin-1")) for name, value in more.items()]
-        await send({"type": "http.response.start", "status": status, "headers": pairs})
-        await send({"type": "http.response.body", "body": body})
+        await answer(scope, receive, send)
 
-    async def _submit(self, headers: Headers, content: bytes) -> Answer:
+    async def _submit(self, headers: Headers, content: bytes) -> Response:
         asked = read_job(content)
         if key := headers.get(b"idempotency-key", b"").decode("latin-1"):
             if asked.idempotency_key not in (None, key):
@@ -74,16 +64,14 @@ class HotPath:
         [receipt] = await self._intake.submit([job])
         text = id_text(receipt.id)
         answer = SubmittedJob(text, receipt.status, job.type, job.max_attempts)
-        more = {"content-type": "application/json", "location": f"/jobs/{text}"}
-        return 200 if receipt.is_repeat else 202, msgspec.json.encode(answer), more
+        return as_json(answer, 200 if receipt.is_repeat else 202, {"location": f"/jobs/{text}"})
 
-    async def _submit_batch(self, headers: Headers, content: bytes) -> Answer:
+    async def _submit_batch(self, headers: Headers, content: bytes) -> Response:
         asked = read_batch(content).jobs
         if b"idempotency-key" in headers:
             raise InvalidJob("Idempotency-Key", "a batch takes idempotency_key in each job, not the header")
         receipts = await self._intake.submit(await self._jobs(asked, "jobs[{}]."))
-        answer = SubmittedBatch([id_text(receipt.id) for receipt in receipts])
-        return 202, msgspec.json.encode(answer), {"content-type": "application/json"}
+        return as_json(SubmittedBatch([id_text(receipt.id) for receipt in receipts]), 202)
 
     async def _jobs(self, asked: list[Submission], path: str) -> list[NewJob]:
         """The jobs to store; `path` says where in the body the n-th one stands. Raises InvalidJob."""

@@ -7,15 +7,15 @@ from math import ceil
 import msgspec
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from scheduler.errors import InvalidJob, SchedulerError
 from scheduler.facts.facts import REQUEST_FAILED, tell
 
-Answer = tuple[int, bytes, dict[str, str]]  # status, body, headers
 MEDIA_TYPE = "application/problem+json"
 
 
-def from_error(error: Exception, method: str, path: str) -> Answer:
+def from_error(error: Exception, method: str, path: str) -> Response:
     """The answer for whatever a request ended in; what nobody foresaw is told."""
     match error:
         case HTTPException():
@@ -35,8 +35,8 @@ def from_error(error: Exception, method: str, path: str) -> Answer:
     return from_error(SchedulerError("the server failed; its log says why"), method, path)
 
 
-def _problem(status: int, title: str, detail: str, headers: dict[str, str], **more: str) -> Answer:
+def _problem(status: int, title: str, detail: str, headers: dict[str, str], **more: str) -> Response:
     members = {"title": title, "detail": detail, **more}
     shown = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in members.items()}
     body = msgspec.json.encode({"type": "about:blank", "status": status, **shown})
-    return status, body, {**headers, "content-type": MEDIA_TYPE}
+    return Response(body, status, headers, MEDIA_TYPE)

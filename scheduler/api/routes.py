@@ -8,15 +8,14 @@ from collections.abc import Awaitable
 from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
-import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi import Path as PathParameter
-from fastapi.responses import JSONResponse
 
 from scheduler.api import schemas
 from scheduler.api.metrics import Stats
 from scheduler.api.parts import Parts
 from scheduler.api.problems import MEDIA_TYPE
+from scheduler.api.schemas import as_json as _json
 from scheduler.errors import InvalidJob, JobNotFound, NotCancellable, StoreUnavailable
 from scheduler.facts.facts import INDEX_NOT_TOLD, JOB_CANCELLED, PURGED, REDRIVEN, tell
 from scheduler.jobs.job import id_bytes, id_text
@@ -264,7 +263,3 @@ def _page(jobs: list[JobSummary], limit: int) -> Response:
     last = UUID(jobs[limit - 1].id).bytes if len(jobs) > limit else None
     cursor = None if last is None else base64.urlsafe_b64encode(last).rstrip(b"=").decode()
     return _json(Page(jobs[:limit], cursor))
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(content), status, media_type=JSONResponse.media_type)

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
+from starlette.responses import Response
 
 from scheduler.errors import InvalidJob
 from scheduler.submission.submission import RULES, TOO_DEEP, YEAR_SECONDS, Batch, Submission, explained
@@ -37,6 +38,11 @@ def reader(shape: type[Read], deepest: str = "body", known: tuple[str, ...] = (*
             raise InvalidJob(deepest, TOO_DEEP) from error
 
     return read
+
+
+def as_json(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An answer with `content`, a struct or what else msgspec knows."""
+    return Response(msgspec.json.encode(content), status, headers, "application/json")
 
 
 def _sent(body: bytes, path: str) -> str:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from scheduler.api.hot import App
 from scheduler.errors import ConfigurationError
 from scheduler.facts.facts import API_LISTENING, tell
 from scheduler.settings import Settings
@@ -21,7 +21,7 @@ QUIET: dict[str, Any] = {"access_log": False, "log_config": None, "server_header
 class Server(uvicorn.Server):
     """Serves until `should_exit` is set; the process's signals are the runtime's affair."""
 
-    def __init__(self, app: App, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         grace = max(1, int(settings.grace_seconds))
         super().__init__(uvicorn.Config(app, **PROTOCOL, **QUIET, timeout_graceful_shutdown=grace))
         self._host, self._port = settings.host, settings.port

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import ASGIApp
 
 from scheduler.api import hot
 from scheduler.api.app import build_app
@@ -83,7 +84,7 @@ async def test_a_body_that_does_not_arrive_is_given_up_on_every_path(
             assert await _answer_to_silence(app, method, path) == 408, path
 
 
-async def _answer_to_silence(app: hot.App, method: str, path: str) -> int:
+async def _answer_to_silence(app: ASGIApp, method: str, path: str) -> int:
     """The status of the answer to a client that sends half a body, and then waits for ever."""
     sent, halves = list[Any](), [{"type": "http.request", "body": b"{", "more_body": True}]
 
