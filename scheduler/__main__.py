@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import sys
-import threading
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -18,7 +17,7 @@ from scheduler import __version__, settings
 from scheduler.client import Client
 from scheduler.errors import ConfigurationError, SchedulerError
 from scheduler.facts import log
-from scheduler.facts.facts import LEFT_RUNNING_THREADS, UNKNOWN_SETTING, tell
+from scheduler.facts.facts import UNKNOWN_SETTING, tell
 from scheduler.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -52,11 +51,6 @@ def api() -> None:
 def worker() -> None:
     """Run jobs."""
     _serve("worker", f"worker[{os.getpid()}]")
-    if any(thread.name.startswith("job_") for thread in threading.enumerate()):
-        # A plain handler outlived the grace period; its job is released, and no thread can be cancelled.
-        tell(LEFT_RUNNING_THREADS)
-        sys.stderr.flush()
-        os._exit(0)
 
 
 @app.command()

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TypeGuard
 
 
 class SchedulerError(Exception):
@@ -144,10 +145,15 @@ class Snooze(Signal):
     """Run the job again in `seconds`, without spending an attempt."""
 
     def __init__(self, seconds: float) -> None:
-        if not 0 <= seconds <= 366 * 86_400:
+        if not is_snooze(seconds):
             raise ValueError(f"Snooze seconds must lie between 0 and one year, not {seconds}")
         super().__init__(f"snoozed for {seconds} s")
         self.seconds = seconds
+
+
+def is_snooze(seconds: object) -> TypeGuard[float]:
+    """Whether a job can be put off by this: a number of seconds, at most a year."""
+    return isinstance(seconds, int | float) and 0 <= seconds <= 366 * 86_400
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -15,19 +15,21 @@ from pathlib import Path
 
 import scheduler.samples  # noqa: F401  (registers the built-in types)
 from scheduler.errors import ConfigurationError, StoreUnavailable
-from scheduler.facts.facts import MIGRATED, REDIS_MAY_EVICT, WAITING_FOR_STORE, tell
+from scheduler.facts.facts import LEFT_BODIES, MIGRATED, REDIS_MAY_EVICT, WAITING_FOR_STORE, tell
 from scheduler.jobs.job import IdSequence
 from scheduler.jobs.registry import handlers
 from scheduler.keepers.promoter import Promoter
 from scheduler.keepers.pruner import Pruner
 from scheduler.keepers.reconciler import Reconciler
 from scheduler.keepers.rescuer import Rescuer
-from scheduler.service import pause
+from scheduler.service import Service, pause
 from scheduler.settings import Settings
 from scheduler.storage.postgres import Postgres
 from scheduler.storage.schema import migrate
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
+from scheduler.worker.heartbeat import Heartbeat
+from scheduler.worker.watch import leave_at_once
 from scheduler.worker.worker import Worker
 
 WORKER_CONNECTIONS = 6
@@ -45,10 +47,15 @@ def load_jobs(settings: Settings) -> None:
             raise ConfigurationError(f"SCHEDULER_JOBS={name!r} cannot be imported: {error}") from error
 
 
-def tune_collector() -> None:
-    """Freeze what start-up built and collect rarely: the cyclic collector is a large part of a busy loop's time."""
+def freeze() -> None:
+    """Spare the cyclic collector what start-up built. It runs as often as ever where users' code makes garbage."""
     gc.collect()
     gc.freeze()
+
+
+def collect_rarely() -> None:
+    """For the API, which makes no cycles worth a search: the collector is a large part of a busy loop's time."""
+    freeze()
     gc.set_threshold(50_000, 20, 100)
 
 
@@ -105,22 +112,30 @@ async def wait_for_stores(store: Store, stream: Stream, stop: asyncio.Event) -> 
 
 
 async def run_worker(settings: Settings) -> None:
-    """Run one worker until SIGTERM or SIGINT, then drain it."""
+    """Run one worker until SIGTERM or SIGINT, then drain it. Ends the process itself when a body outlives that."""
     stop = asyncio.Event()
     worker = IdSequence().take(1, time.time_ns(), os.urandom(8))[0]
     with stop_on_signals(stop):
         async with open_stores(settings, "worker", WORKER_CONNECTIONS) as (store, stream):
             await wait_for_stores(store, stream, stop)
-            if not stop.is_set():
-                tune_collector()
-                own = Worker(settings, worker, store, stream)
-                keepers = [
-                    Promoter(store, stream),
-                    Reconciler(store, stream),
-                    Rescuer(store, stream, own.heartbeat, settings.lease_seconds),
-                    Pruner(store, stream, settings.retention_seconds),
-                ]
-                await own.run(stop, keepers)
+            if stop.is_set():
+                return
+            freeze()
+            own = Worker(settings, worker, store, stream, lambda beat: keepers(settings, store, stream, beat))
+            await own.run(stop)
+    if own.left or own.is_worn:
+        tell(LEFT_BODIES, own.left)
+        leave_at_once(1 if own.is_worn else 0)
+
+
+def keepers(settings: Settings, store: Store, stream: Stream, heartbeat: Heartbeat) -> list[Service]:
+    """The loops that run beside a worker's own."""
+    return [
+        Promoter(store, stream),
+        Reconciler(store, stream),
+        Rescuer(store, stream, heartbeat, settings.lease_seconds),
+        Pruner(store, stream, settings.retention_seconds),
+    ]
 
 
 async def run_api(settings: Settings) -> None:
@@ -134,7 +149,7 @@ async def run_api(settings: Settings) -> None:
         async with open_stores(settings, "api", API_CONNECTIONS) as (store, stream):
             parts = build_parts(settings, store, stream, handlers)
             server = Server(build_app(settings, parts), settings)
-            tune_collector()
+            collect_rarely()
             async with asyncio.TaskGroup() as group:
                 ready = group.create_task(wait_for_stores(store, stream, stop))
                 loops = [group.create_task(service.run(finish), name=service.name) for service in parts.services]

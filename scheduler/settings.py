@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     backoff_factor: float = Field(2.0, ge=1, le=100)
     backoff_jitter: float = Field(0.0, ge=0, le=10)
     grace_seconds: float = Field(10.0, ge=0, le=86_400)
+    stall_seconds: Seconds = 60.0
     unhandled_seconds: Seconds = 60.0
     retention_seconds: Seconds = 7 * 86_400.0
     store_deadline_seconds: Seconds = 2.0

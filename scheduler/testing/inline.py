@@ -59,11 +59,11 @@ async def run_inline(
     if not 1 <= attempt <= max_attempts:
         raise InvalidJob("attempt", f"must lie between 1 and max_attempts ({max_attempts}), not {attempt}")
     job = ClaimedJob(raw, 1, new.type, attempt, max_attempts, new.timeout_seconds, new.payload.encode(), 0.0)
-    executor = Executor(settings.load().retry, threads=1, rng=random.Random(0))
+    executor = Executor(settings.load().retry, concurrency=1, rng=random.Random(0))
     try:
         outcome = await executor.run(job, handler)
     finally:
-        executor.close()
+        executor.bodies.close()
     result = None if outcome.result is None else msgspec.json.decode(outcome.result)
     after = apply(Status.PROCESSING, attempt, outcome.transition)
     return AttemptOutcome(*after, result, outcome.error, outcome.delay_seconds)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import random
 import time
-from collections.abc import MutableMapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from scheduler.errors import Discard, Snooze
+from scheduler.errors import Discard, Snooze, is_snooze
 from scheduler.jobs.job import ClaimedJob, Outcome, id_text
 from scheduler.jobs.lifecycle import Transition, after_failure
 from scheduler.jobs.registry import Handler
 from scheduler.jobs.retry import RetryPolicy
+from scheduler.worker.bodies import Bodies
 
 MAX_RESULT_BYTES = 1 << 20
 MAX_ERROR_CHARACTERS = 4_000
@@ -60,61 +59,51 @@ class _JobLog(logging.LoggerAdapter[logging.Logger]):
 
 
 class Executor:
-    """`threads` is how many plain handlers may run at once."""
+    """`stopping`, once set, has what was cut short given back unburned. `on_worn`: see `Bodies`."""
 
-    def __init__(self, retry: RetryPolicy, *, threads: int, rng: random.Random) -> None:
+    def __init__(
+        self, retry: RetryPolicy, *, concurrency: int, rng: random.Random, on_worn: Callable[[], None] = lambda: None
+    ) -> None:
         self._retry, self._rng = retry, rng
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="job")
+        self.bodies = Bodies(concurrency, on_worn)
         self.running: dict[bytes, JobContext] = {}
+        self.stopping = False
 
     async def run(self, job: ClaimedJob, handler: Handler) -> Outcome:
-        """Raises nothing but CancelledError, and that only when the calling task is being cancelled."""
-        deadline = time.time() + job.timeout_seconds if job.timeout_seconds else None
-        context = self.running[job.id] = JobContext(job, deadline)
+        """Raises nothing, whatever the handler does."""
+        seconds = job.timeout_seconds
+        context = self.running[job.id] = JobContext(job, time.time() + seconds if seconds else None)
         try:
             payload = msgspec.json.decode(job.payload)
-            value = await self._call(handler, context, payload, job.timeout_seconds)
-            return Outcome.complete(job, None if value is None else _encode(value))
-        except Snooze as signal:
-            return Outcome.snooze(job, signal.seconds)
-        except Discard as signal:
-            return Outcome.fail(job, _describe(signal))
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) and task.cancelling():
-                raise
-            return self.failed(job, "the handler was cancelled from within")
-        except (Exception, SystemExit) as error:
-            return self.failed(job, _describe(error))
+            value, error = await self.bodies.call(job, handler, context, payload, seconds)
+            if error is None:
+                return Outcome.complete(job, None if value is None else _encode(value))
+        except BaseException as raised:
+            error = raised
         finally:
             del self.running[job.id]
+        return self._after(job, error)
+
+    def _after(self, job: ClaimedJob, error: BaseException) -> Outcome:
+        """What becomes of a job whose handler raised this."""
+        match error:
+            case Snooze() if is_snooze(seconds := getattr(error, "seconds", None)):
+                return Outcome.snooze(job, seconds)
+            case Snooze():
+                return self.failed(job, f"{type(error).__name__} has no seconds: its __init__ must call that of Snooze")
+            case Discard():
+                return Outcome.fail(job, _describe(error))
+            case _ if self.stopping:
+                return Outcome.release(job)
+            case asyncio.CancelledError():
+                return self.failed(job, "the handler was cancelled from within")
+        return self.failed(job, _describe(error))
 
     def failed(self, job: ClaimedJob, error: str) -> Outcome:
         """A failed attempt: another one later, or the dead letters."""
         if after_failure(job.attempt, job.max_attempts) is Transition.FAIL:
             return Outcome.fail(job, error)
         return Outcome.retry(job, error, self._retry.delay(job.attempt, self._rng.random()))
-
-    async def _call(self, handler: Handler, context: JobContext, payload: Any, timeout: float | None) -> Any:
-        if timeout is None and handler.is_async:
-            return await handler.function(context, payload)
-        scope = asyncio.timeout(timeout)
-        try:
-            async with scope:
-                if handler.is_async:
-                    return await handler.function(context, payload)
-                run = contextvars.copy_context().run
-                return await asyncio.get_running_loop().run_in_executor(
-                    self._threads, run, handler.function, context, payload
-                )
-        except TimeoutError as error:
-            if not scope.expired():
-                raise
-            context.cancelled = True
-            raise TimeoutError(f"timed out after {timeout:g} s (timeout_seconds)") from error
-
-    def close(self) -> None:
-        """Start no more plain handlers; those that run are left alone."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _encode(value: Any) -> str:
@@ -130,7 +119,7 @@ def _encode(value: Any) -> str:
 def _describe(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception:
+    except BaseException:
         text = "(its message could not be made)"
     words = f"{type(error).__name__}: {text}" if text else type(error).__name__
     clean = words.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()

@@ -22,6 +22,7 @@ class Hands:
         self.held: set[bytes] = set()  # entries that some job in hand or an ack under way accounts for
         self.queue: deque[ClaimedJob] = deque()  # claimed, no slot yet
         self.unsettled: deque[Outcome] = deque()
+        self.cancelled: set[bytes] = set()  # jobs in hand that have been cancelled
         self.changed = asyncio.Event()
         self._rate, self._finished, self._since = 0.0, 0, time.monotonic()
 

@@ -1,7 +1,7 @@
 """Renews this worker's lease from a thread with an event loop and a connection of its own.
 
-A handler that blocks the worker's event loop therefore costs the worker nothing; only a call that keeps the
-interpreter lock for a whole lease does.
+A handler that blocks the worker's event loop for a while therefore costs the worker nothing; only a call that keeps the
+interpreter lock for a whole lease does. A worker that does no work any more is not renewed, but ended: see `watch`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from scheduler.facts.facts import HEARTBEAT_FAILED, HEARTBEAT_MISSED, LEASE_LAPS
 from scheduler.jobs.job import id_text
 from scheduler.storage.postgres import Postgres
 from scheduler.storage.store import Store
+from scheduler.worker.watch import end_process
 
 BEATS_A_LEASE = 5
 
 
 class Heartbeat:
     """`on_cancelled` hears the ids of cancelled jobs, `on_lapse` that the lease had run out before it was renewed, or
-    that a beat went unanswered, and with it what it may have told; both are called in the heartbeat's thread.
+    that a beat went unanswered, and with it what it may have told; both are called in the heartbeat's thread, and so
+    is `before_beat`, which ends the process when it should hold no lease any more.
     """
 
     def __init__(
@@ -40,12 +42,18 @@ class Heartbeat:
         self.worker, self.worker_text = worker, id_text(worker)
         self._url, self._name, self._lease, self._types = database_url, name, lease_seconds, tuple(types)
         self._on_cancelled, self._on_lapse = on_cancelled, on_lapse
+        self.before_beat: Callable[[], None] = lambda: None
         self._steady_since: float | None = None
         self._renewed_at = 0.0
         self._missed = False
         self._loop, self._held = asyncio.get_running_loop(), asyncio.Event()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat")
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    @property
+    def period_seconds(self) -> float:
+        """From one beat to the next."""
+        return self._lease / BEATS_A_LEASE
 
     @property
     def steady_seconds(self) -> float:
@@ -75,14 +83,20 @@ class Heartbeat:
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
-        asyncio.run(self._beat())
+        try:
+            asyncio.run(self._beat())
+        finally:
+            if not self._stopping.is_set():  # whoever works without a lease runs what others run too
+                end_process("the heartbeat has ended")
 
     async def _beat(self) -> None:
         postgres = Postgres(self._url, size=1, deadline_seconds=self._lease / 3, name="scheduler-heartbeat")
         store = Store(postgres)
-        period = self._lease / BEATS_A_LEASE
+        period = self.period_seconds
         while not self._stopping.is_set():
             began = time.monotonic()
+            if self._steady_since is not None:
+                self.before_beat()
             try:
                 await self._renew(store)
             except StoreUnavailable as error:

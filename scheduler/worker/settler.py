@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import islice
 
 from scheduler.errors import StoreUnavailable, ValueRefused
@@ -62,7 +62,7 @@ class Settler(Service):
             settled += await self._settle(other)
         for _ in batch:
             self._hands.unsettled.popleft()
-        _account(settled)
+        _account(settled, self._hands.cancelled)
         await self._tell_redis(batch, settled)
 
     async def _settle(self, outcomes: list[Outcome]) -> Settled:
@@ -86,6 +86,7 @@ class Settler(Service):
             tell(facts.INDEX_NOT_TOLD, batch, reason=error)
         finally:
             self._hands.held.difference_update(entries)
+            self._hands.cancelled.difference_update([o.job.id for o in batch])
             self._hands.changed.set()
 
 
@@ -101,11 +102,11 @@ async def tell_redis(stream: Stream, settled: Settled) -> None:
     await stream.dead_letter([Letter(o.job.id, o.job.type, o.error or "") for o in dead])
 
 
-def _account(settled: Settled) -> None:
-    """Tell what came of a batch."""
+def _account(settled: Settled, cancelled: Collection[bytes]) -> None:
+    """Tell what came of a batch. That a cancelled job's outcome changes nothing is no lost lease."""
     for transition, amount in Counter(outcome.transition for outcome in settled.done).items():
         tell(_FACTS[transition], amount)
-    tell(facts.LEASE_LOST, settled.lost)
+    tell(facts.LEASE_LOST, [outcome for outcome in settled.lost if outcome.job.id not in cancelled])
     for outcome in (*settled.done, *settled.lost):
         if outcome.error:
             job, error = outcome.job, outcome.error[:200]

@@ -1,14 +1,21 @@
-"""Where claimed jobs run: a fixed set of long-lived tasks that pull from what is in hand."""
+"""Where claimed jobs run, at most `concurrency` at once: each in a context of its own, and in a task of its own.
+
+A task is shared by jobs that never wait, one after the other, which saves most of its cost; once a job has waited, or
+has asked for its task to be cancelled, its task ends with it. So nothing that a handler does to its task or its context
+variables reaches another job.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Sequence
+import contextvars
+from collections.abc import Coroutine, Generator, Sequence
+from types import coroutine
+from typing import Any
 
 from scheduler.facts.facts import HANDLER_ENDED, HANDLER_STARTED, UNHANDLED, tell
 from scheduler.jobs.job import ClaimedJob, Outcome
-from scheduler.jobs.registry import Registry
+from scheduler.jobs.registry import Handler, Registry
 from scheduler.worker.executor import Executor
 from scheduler.worker.hands import Hands
 
@@ -16,18 +23,25 @@ YIELD_AFTER = 128
 
 
 class Slots:
-    """`concurrency` long-lived tasks that pull claimed jobs; a handler that never waits costs no task switch."""
+    """Starts what is in hand as room comes free. Made when the process is set up: its context is every job's first."""
 
     def __init__(self, executor: Executor, registry: Registry, hands: Hands, unhandled_seconds: float) -> None:
         self._executor, self._registry, self._hands = executor, registry, hands
         self._patience_seconds = unhandled_seconds
-        self._idle: deque[asyncio.Event] = deque()
-        self._waking = 0
+        self._context = contextvars.copy_context()
+        self._loop = asyncio.get_running_loop()
+        self._starting = False  # one task at a time: it may turn out to run all that is in hand
+        self.running: set[asyncio.Task[None]] = set()
 
     @property
     def busy(self) -> bool:
-        """Whether some slot runs a job."""
-        return len(self._idle) < self._hands.concurrency
+        """Whether some job runs."""
+        return bool(self.running)
+
+    @property
+    def starved(self) -> bool:
+        """Whether a job waits although there is room, and nothing is on its way to take it up."""
+        return bool(self._hands.queue) and len(self.running) < self._hands.concurrency and not self._starting
 
     def put(self, jobs: Sequence[ClaimedJob]) -> None:
         """Queue jobs for the slots; those without a handler here go back."""
@@ -41,41 +55,65 @@ class Slots:
             tell(UNHANDLED, unhandled, types=sorted({job.type for job in unhandled}))
             for job in unhandled:
                 self._hands.finished(Outcome.unhandled(job, self._patience_seconds))
-        self._wake()
+        self._fill()
 
-    def _wake(self) -> None:
-        if self._hands.queue and self._idle and not self._waking:
-            self._waking += 1
-            self._idle.popleft().set()
+    def _fill(self) -> None:
+        if self.starved:
+            self._starting = True
+            self.running.add(self._loop.create_task(self._pull()))
 
-    async def run(self) -> None:
-        """One slot. Cancelled while it runs a job, it releases that job unburned."""
-        hands, wake = self._hands, asyncio.Event()
-        while True:
-            wake.clear()
-            self._idle.append(wake)
-            self._wake()
-            await wake.wait()
-            self._waking -= 1
-            ran = 0
-            while hands.queue:
-                job = hands.queue.popleft()
-                self._wake()
-                hands.finished(await self._outcome(job))
-                ran += 1
-                if ran % YIELD_AFTER == 0:
+    async def _pull(self) -> None:
+        """Run what waits in hand until a job has waited itself; a task that was cancelled takes up no other job."""
+        task, queue, ran = asyncio.current_task(), self._hands.queue, 0
+        assert task
+        self._starting = False
+        try:
+            while queue and not task.cancelling():
+                job = queue.popleft()
+                self._fill()
+                handler = self._registry.get(job.type)
+                if handler is None or job.id in self._hands.cancelled:
+                    self._hands.finished(Outcome.release(job))
+                elif await _within(self._context.copy(), self._run(job, handler)):
+                    break
+                if (ran := ran + 1) % YIELD_AFTER == 0:
                     await asyncio.sleep(0)
+        finally:
+            self.running.discard(task)
+            self._fill()
 
-    async def _outcome(self, job: ClaimedJob) -> Outcome:
-        handler = self._registry.get(job.type)
-        assert handler is not None
+    async def _run(self, job: ClaimedJob, handler: Handler) -> None:
+        outcome = None
         try:
             if HANDLER_STARTED.ears:
                 tell(HANDLER_STARTED, [job])
             outcome = await self._executor.run(job, handler)
             if HANDLER_ENDED.ears:
                 tell(HANDLER_ENDED, [outcome])
-            return outcome
-        except asyncio.CancelledError:
-            self._hands.finished(Outcome.release(job))
-            raise
+        finally:
+            self._hands.finished(outcome or Outcome.release(job))
+
+    def cancel(self) -> set[asyncio.Task[None]]:
+        """Cut short what runs, to be given back; returns the tasks that are to end."""
+        self._executor.stopping = True
+        for context in self._executor.running.values():
+            context.cancelled = True
+        for task in self.running:
+            task.cancel()
+        return set(self.running)
+
+
+@coroutine
+def _within(context: contextvars.Context, body: Coroutine[Any, Any, None]) -> Generator[Any, Any, bool]:
+    """Run a coroutine in this task, yet in a context of its own. Returns whether it has waited."""
+    step, argument, waited = body.send, None, False
+    while True:
+        try:
+            future = context.run(step, argument)
+        except StopIteration:
+            return waited
+        waited = True
+        try:
+            step, argument = body.send, (yield future)
+        except BaseException as error:
+            step, argument = body.throw, error

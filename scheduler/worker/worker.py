@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from scheduler.errors import StoreUnavailable
 from scheduler.facts import facts
@@ -24,21 +24,27 @@ from scheduler.worker.heartbeat import Heartbeat
 from scheduler.worker.reader import Reader
 from scheduler.worker.settler import Settler, tell_redis
 from scheduler.worker.slots import Slots
+from scheduler.worker.watch import Watch, end_process
 
+Keepers = Sequence[Service]
 LAST_FLUSH_SECONDS = 5.0
 
 
 class Worker:
     """Stops in order: quiet (read no more), drain (finish what runs), release (hand back the rest)."""
 
-    def __init__(self, settings: Settings, worker: bytes, store: Store, stream: Stream) -> None:
+    def __init__(
+        self, settings: Settings, worker: bytes, store: Store, stream: Stream, keepers: Callable[[Heartbeat], Keepers]
+    ) -> None:
         self._settings, self._worker, self._store, self._stream = settings, worker, store, stream
+        self._loop, self._stop, self._finish = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
         self.hands = Hands(settings.concurrency)
-        self.executor = Executor(settings.retry, threads=min(settings.concurrency, 500), rng=random.Random())
+        self.executor = Executor(
+            settings.retry, concurrency=settings.concurrency, rng=random.Random(), on_worn=self._replace
+        )
         self.slots = Slots(self.executor, handlers, self.hands, settings.unhandled_seconds)
         self.reader = Reader(worker, store, stream, self.hands, self.slots)
         self.settler = Settler(store, stream, self.hands)
-        self._loop = asyncio.get_running_loop()
         self.heartbeat = Heartbeat(
             settings.require_stores()[0],
             worker,
@@ -48,34 +54,64 @@ class Worker:
             on_cancelled=lambda ids: self._call(self._mark_cancelled, ids),
             on_lapse=lambda: self._call(self._check_claims),
         )
+        self._keepers = keepers(self.heartbeat)
+        watch = Watch(
+            (self.reader, self.settler, *self._keepers),
+            self.slots,
+            beat_seconds=self.heartbeat.period_seconds,
+            warn_seconds=settings.lease_seconds,
+            stall_seconds=settings.stall_seconds,
+        )
+        self.heartbeat.before_beat = watch.check
         self._checks: set[asyncio.Task[None]] = set()
+        self.is_worn = False
 
-    async def run(self, stop: asyncio.Event, keepers: Sequence[Service]) -> None:
-        """Work until `stop` is set, then drain. `keepers` are loops that run beside it."""
-        settings = self._settings
-        finish = asyncio.Event()
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set or too many bodies are lost, then drain."""
+        self._stop = stop
         self.heartbeat.start()
         try:
             if not await self.heartbeat.registered(stop):
                 return
-            tell(facts.WORKER_STARTED, worker=self.heartbeat.worker_text, concurrency=settings.concurrency)
-            async with asyncio.TaskGroup() as group:
-                loops = [
-                    group.create_task(service.run(finish), name=service.name) for service in (self.settler, *keepers)
-                ]
-                slots = [group.create_task(self.slots.run()) for _ in range(settings.concurrency)]
-                reading = group.create_task(self.reader.run(stop), name="reader")
-                await stop.wait()
-                await self._drain(reading, slots)
-                finish.set()
-                await asyncio.wait(loops)
+            worker, concurrency = self.heartbeat.worker_text, self._settings.concurrency
+            tell(facts.WORKER_STARTED, worker=worker, concurrency=concurrency)
+            reading = self._start(self.reader, stop)
+            loops = [self._start(service, self._finish) for service in (self.settler, *self._keepers)]
+            await stop.wait()
+            await self._drain(reading)
+            self._finish.set()
+            await asyncio.wait(loops)
             await self._leave()
         finally:
-            self.executor.close()
+            self.executor.bodies.close()
             await self.heartbeat.stop()
             tell(facts.WORKER_STOPPED, worker=self.heartbeat.worker_text)
 
-    async def _drain(self, reading: asyncio.Task[None], slots: list[asyncio.Task[None]]) -> None:
+    def _start(self, service: Service, until: asyncio.Event) -> asyncio.Task[None]:
+        """Have a loop run. One that ends before its time would leave a worker that claims and does not work."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not until.is_set():
+                error = None if task.cancelled() else task.exception()
+                end_process(f"the loop {service.name} has ended" + (f" by {error!r}" if error else ""))
+
+        task = self._loop.create_task(service.run(until), name=service.name)
+        task.add_done_callback(ended)
+        return task
+
+    def _replace(self) -> None:
+        """Too many bodies go on after their time-out: stop, so that a new process takes this one's place."""
+        if not self.is_worn:
+            self.is_worn = True
+            tell(facts.WORKER_WORN, lost=len(self.executor.bodies.lost))
+            self._stop.set()
+
+    @property
+    def left(self) -> int:
+        """How many bodies still run; nothing but the end of the process ends them."""
+        return len(self.slots.running) + len(self.executor.bodies.lost)
+
+    async def _drain(self, reading: asyncio.Task[None]) -> None:
         hands, until = self.hands, time.monotonic() + self._settings.grace_seconds
         tell(facts.WORKER_DRAINING, running=len(self.executor.running), queued=len(hands.queue))
         self.reader.quiet.set()
@@ -86,11 +122,8 @@ class Worker:
         self._release_queued()
         while self.executor.running and time.monotonic() < until:
             await hands.change(until - time.monotonic())
-        for context in self.executor.running.values():
-            context.cancelled = True
-        for slot in slots:
-            slot.cancel()
-        await asyncio.wait(slots, timeout=LAST_FLUSH_SECONDS)
+        if cut := self.slots.cancel():
+            await asyncio.wait(cut, timeout=LAST_FLUSH_SECONDS)
         last = time.monotonic() + LAST_FLUSH_SECONDS
         while hands.unsettled and time.monotonic() < last:
             await hands.change(last - time.monotonic())
@@ -116,6 +149,8 @@ class Worker:
             self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]
 
     def _mark_cancelled(self, job_ids: list[bytes]) -> None:
+        """Tell the bodies of these jobs; those that wait in hand are not run."""
+        self.hands.cancelled.update(job_id for job_id in job_ids if job_id in self.hands.entries)
         for job_id in job_ids:
             if context := self.executor.running.get(job_id):
                 context.cancelled = True

@@ -163,6 +163,7 @@ def test_the_counters_that_dashboards_read_keep_their_names() -> None:
         "failed",
         "snoozed",
         "released",
+        "body_lost",
         "lease_lost",
         "rescued",
         "reconciled",
