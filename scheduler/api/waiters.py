@@ -9,7 +9,8 @@ from scheduler.errors import BacklogFull
 from scheduler.service import Service, pause
 from scheduler.storage.store import Store
 
-PERIOD_SECONDS, IDLE_SECONDS = 0.03, 1.0
+PERIOD_SECONDS = 0.03
+IDLE_SECONDS = 1.0
 MAX_WAITERS = 10_000
 
 

@@ -10,7 +10,8 @@ from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
 
 BATCH = 100
-PERIOD_SECONDS, IDLE_SECONDS = 0.1, 1.0
+PERIOD_SECONDS = 0.1
+IDLE_SECONDS = 1.0
 CLOCK_SECONDS = 5.0
 
 

@@ -9,7 +9,8 @@ from scheduler.service import Service
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
 
-TRIM_SECONDS, IDLE_SECONDS = 0.5, 2.0
+TRIM_SECONDS = 0.5
+IDLE_SECONDS = 2.0
 SPARE_ENTRIES = 10_000
 PRUNE_SECONDS = 60.0
 BATCH = 5_000

@@ -21,7 +21,9 @@ from scheduler.storage.store import Store
 from scheduler.storage.stream import MAX_LETTERS, Stream
 
 BATCH = 5_000
-PERIOD_SECONDS, IDLE_SECONDS, TURN_SECONDS = 0.2, 0.8, 1.5
+PERIOD_SECONDS = 0.2
+IDLE_SECONDS = 0.8
+TURN_SECONDS = 1.5
 DLQ_PERIOD_SECONDS, SECOND_LOOK_SECONDS, DLQ_IDLE_SECONDS = 4.0, 0.5, 60.0
 
 

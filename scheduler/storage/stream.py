@@ -28,7 +28,8 @@ from scheduler.jobs.job import id_text
 from scheduler.storage.rows import Letter
 
 MAX_IDS_A_CALL = 1_000
-MAX_LETTERS, MAX_ERROR = 10_000, 200
+MAX_LETTERS = 10_000
+MAX_ERROR = 200
 BLOCK_MS = 1_000
 
 
