@@ -69,7 +69,10 @@ class Build:
 
     def reconcile(self, jobs: int) -> float:
         """Jobs per second back on an empty stream, by one worker that has no room to run them."""
-        with self._rows(jobs, "PENDING", concurrency=1) as (stack, _), Redis.from_url(stack.redis_url) as redis:
+        with (
+            self._rows(jobs, "PENDING", concurrency=1, grace_seconds=1) as (stack, _),
+            Redis.from_url(stack.redis_url) as redis,
+        ):
             return _rate(stack, 1, lambda: int(redis.xlen(stack.target.look.stream)), 0, jobs * 95 // 100)
 
     def prune(self, jobs: int) -> float:
