@@ -20,6 +20,7 @@ class Service(ABC):
     def __init__(self) -> None:
         self.ticked_at = time.monotonic()
         self._failures = 0
+        self._woken = asyncio.Event()
 
     @property
     def idle_seconds(self) -> float:
@@ -30,14 +31,24 @@ class Service(ABC):
     async def tick(self) -> float:
         """One round. Returns the seconds to wait before the next."""
 
+    def wake(self) -> None:
+        """Have no more patience: the next round begins at once, after the one that may be under way."""
+        self._woken.set()
+
     async def run(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            delay = await self._guarded_tick()
-            self.ticked_at = time.monotonic()
-            if delay > 0:
-                await pause(stop, delay)
-            else:
-                await asyncio.sleep(0)
+        stopping = asyncio.ensure_future(stop.wait())
+        stopping.add_done_callback(lambda _: self.wake())
+        try:
+            while not stop.is_set():
+                self._woken.clear()
+                delay = await self._guarded_tick()
+                self.ticked_at = time.monotonic()
+                if delay > 0:
+                    await pause(self._woken, delay)
+                else:
+                    await asyncio.sleep(0)
+        finally:
+            stopping.cancel()
 
     async def _guarded_tick(self) -> float:
         try:

@@ -23,10 +23,12 @@ from chaos.errors import UsageError
 from chaos.rack.servers import Servers
 
 BARE, BARE_REDIS, DRAIN, END_TO_END = "bare PostgreSQL", "bare Redis", "drain", "end to end"
+RECONCILE, PRUNE = "reconcile", "prune"
 OURS, OTHER = "", "other "
 MEANING = (
     "bare PostgreSQL: insert, claim, complete on one connection; bare Redis: publish, read, ack; drain: one worker "
-    f"empties a queue that was full; end to end: over HTTP, one worker. All in batches of {BATCH}"
+    f"empties a queue that was full; end to end: over HTTP, one worker, both in batches of {BATCH}; reconcile: back "
+    "into an empty Redis, one worker; prune: out of the table, two workers"
 )
 
 
@@ -88,12 +90,14 @@ def _measures(ended: ExitStack, jobs: int, against: Path | None) -> dict[str, Ca
     for prefix, build in builds.items():
         found[prefix + DRAIN] = lambda build=build: build.drain(jobs)  # type: ignore[misc]
         found[prefix + END_TO_END] = lambda build=build: build.end_to_end(jobs)  # type: ignore[misc]
+        found[prefix + RECONCILE] = lambda build=build: build.reconcile(jobs)  # type: ignore[misc]
+        found[prefix + PRUNE] = lambda build=build: build.prune(jobs)  # type: ignore[misc]
     return found
 
 
 def _yardstick(name: str, against: Path | None) -> str:
     """The other build's same measure, where there is another build; else the bare store."""
-    return OTHER + name if against is not None and name in {DRAIN, END_TO_END} else BARE
+    return OTHER + name if against is not None and name in {DRAIN, END_TO_END, RECONCILE, PRUNE} else BARE
 
 
 def table(report: Report) -> Table:

@@ -1,4 +1,5 @@
-"""What a build of the queue does: jobs per second out of a prefilled queue, and from the first request to the last end.
+"""What a build of the queue does: jobs per second out of a prefilled queue, from the first request to the last end,
+back into a Redis that lost them, and out of the table when their retention has passed.
 
 Seen from outside only, so that any build can be measured by any harness: jobs go in by HTTP, the record tells when the
 first was started and the last had ended.
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +18,7 @@ from tempfile import TemporaryDirectory
 import httpx
 import msgspec
 import psycopg
+from redis import Redis
 
 from chaos.errors import StackFailed
 from chaos.rack.servers import Servers
@@ -26,7 +30,16 @@ from chaos.record.runs import Folder
 BATCH = 500  # jobs a request; not measured
 SENDERS = 4  # requests at a time; not measured
 PAYLOAD = {"to": "someone@example.com", "subject": "hello", "body": "x" * 120}
-DEADLINE_SECONDS, LOOK_SECONDS = 300.0, 0.2
+DEADLINE_SECONDS, LOOK_SECONDS, KEEPER_LOOK_SECONDS = 300.0, 0.2, 0.02
+LEFT = "SELECT count(*) FROM scheduler.jobs"
+ROWS = """
+    INSERT INTO scheduler.jobs (id, type, payload, max_attempts, status, finished_at, run_at, reconcile_at)
+    SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'SLEEP', '{"seconds": 600}', 4,
+           %(status)s::text,
+           CASE WHEN %(status)s::text <> 'PENDING' THEN past END, past, past
+    FROM generate_series(1, %(jobs)s) AS n, (SELECT now() - interval '1 hour') AS hour(past)
+"""
+Connection = psycopg.Connection[tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +67,57 @@ class Build:
             _, last = _ended(stack)
         return jobs / (last - began)
 
+    def reconcile(self, jobs: int) -> float:
+        """Jobs per second back on an empty stream, by one worker that has no room to run them."""
+        with (
+            self._rows(jobs, "PENDING", concurrency=1, grace_seconds=1) as (stack, _),
+            Redis.from_url(stack.redis_url) as redis,
+        ):
+            return _rate(stack, 1, lambda: int(redis.xlen(stack.target.look.stream)), 0, jobs * 95 // 100)
+
+    def prune(self, jobs: int) -> float:
+        """Finished jobs per second out of the table, by two workers."""
+        with self._rows(jobs, "COMPLETED", retention_seconds=1) as (stack, connection):
+            return _rate(stack, 2, lambda: int(_row(connection, LEFT)[0]), jobs, jobs // 20)
+
+    @contextmanager
+    def _rows(self, jobs: int, status: str, **settings: int) -> Iterator[tuple[Stack, Connection]]:
+        """A stack without workers, so many jobs in its table, none in Redis."""
+        with (
+            self._folder() as folder,
+            self._stack(Path(folder), workers=0, **settings) as stack,
+            psycopg.connect(stack.database_url, autocommit=True, connect_timeout=10) as connection,
+        ):
+            connection.execute(ROWS.encode(), {"jobs": jobs, "status": status})
+            yield stack, connection
+
     @staticmethod
     def _folder() -> TemporaryDirectory[str]:
         return TemporaryDirectory(prefix="chaos-bench-", ignore_cleanup_errors=True)
 
-    def _stack(self, path: Path, *, workers: int) -> Stack:
+    def _stack(self, path: Path, *, workers: int, **settings: int) -> Stack:
         folder = Folder(path)
         folder.logs.mkdir()
-        variables = {} if self.tree is None else {"PYTHONPATH": str(self.tree.absolute())}
+        variables = {f"SCHEDULER_{name.upper()}": str(value) for name, value in settings.items()}
+        variables |= {} if self.tree is None else {"PYTHONPATH": str(self.tree.absolute())}
         shape = Shape(proxied=False, witnessed=False, variables=variables)
         return Stack(Plan("bench", 0, Settings(workers=workers)), folder, self.servers, shape)
+
+
+def _rate(stack: Stack, workers: int, count: Callable[[], int], begin: int, end: int) -> float:
+    """Start workers and watch a count on its way: how much it changes a second, from its first change on."""
+    for number in range(1, workers + 1):
+        stack.start_process(worker(number))
+    deadline, first = time.monotonic() + DEADLINE_SECONDS, (0.0, begin)
+    while True:
+        counted, at = count(), time.monotonic()
+        first = (at, counted) if first[1] == begin else first
+        if (counted - end) * (begin - end) <= 0:
+            return abs(counted - first[1]) / max(at - first[0], KEEPER_LOOK_SECONDS)
+        if at > deadline:
+            raise StackFailed(f"a count was still at {counted} after {DEADLINE_SECONDS:g} s")
+        stack.check_alive()
+        time.sleep(KEEPER_LOOK_SECONDS)
 
 
 def _send(stack: Stack, jobs: int) -> None:
@@ -102,7 +156,7 @@ def _ended(stack: Stack) -> tuple[float, float]:
     return float(first), float(last)
 
 
-def _row(connection: psycopg.Connection[tuple[float, ...]], query: str) -> tuple[float, ...]:
+def _row(connection: Connection, query: str) -> tuple[float, ...]:
     row = connection.execute(query.encode()).fetchone()
     assert row is not None
     return row

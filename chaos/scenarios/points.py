@@ -15,7 +15,6 @@ from chaos.scenarios.scenario import Scenario, usual
 from scheduler.testing import POINTS, Point
 
 LEASE = usual().lease_seconds
-TICKS = (15, 40)  # a loop that looks ten times a second is let run for a few seconds first
 MIX = {"NOOP": 45, "SLEEP": 25, "FLAKY": 20, "WEBHOOK": 8, "FAIL": 2}
 
 
@@ -49,8 +48,7 @@ class Case:
                 flushes = [Planned(0.5 + 1.5 * n, "flush", REDIS, 0.0) for n in range(12)]
                 return [*flushes, self._planned(worker(1))]
             case part:
-                ticks = TICKS if self.point.name == "promoter.before-move" else (1, 3)
-                return [self._planned(API if part == "api" else worker(1), nth=rng.randint(*ticks))]
+                return [self._planned(API if part == "api" else worker(1), nth=rng.randint(1, 3))]
 
     def _planned(self, target: Aim, *, at: float = 0.0, nth: int = 1, start: int = 1) -> Planned:
         """A stop outlasts the lease; so does a death, where another worker is there to notice it."""

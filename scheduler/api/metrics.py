@@ -70,7 +70,7 @@ class Gauges:
         return Stats(
             **asdict(live),
             **redis,
-            backlog=live.due + live.waiting + live.processing,
+            backlog=live.due + live.processing,
             dlq=await self._store.dead_count(),
             workers=await self._store.workers(),
         )

@@ -146,6 +146,7 @@ async def cancel_job(own: Own, id: JobId) -> Response:
     if not cancelled:
         raise NotCancellable(id, job.status)
     tell(JOB_CANCELLED, job_id=id)
+    await _tell_redis(own.stream.unschedule(job_id), [job_id])
     return _json(job)
 
 
@@ -162,7 +163,10 @@ async def redrive(own: Own, selection: AskedRedrive) -> Response:
     if not selection.dry_run:
         ids = await own.store.redrive(ids, 1 / selection.rate if selection.rate else 0.0)
         tell(REDRIVEN, ids)
-    return await _taken_out(own, selection, ids)
+        await _tell_redis(own.stream.exhume(ids), ids)
+        if not selection.rate:  # those that wait for their time are left to the reconciler
+            await _tell_redis(own.stream.publish(ids), ids)
+    return _selected(selection, ids)
 
 
 @router.delete("/dlq", response_model=None, responses=TAKEN, openapi_extra=takes(schemas.Selection, SOME))
@@ -172,7 +176,8 @@ async def purge(own: Own, selection: Asked) -> Response:
     if not selection.dry_run:
         ids = await own.store.purge(ids)
         tell(PURGED, ids)
-    return await _taken_out(own, selection, ids)
+        await _tell_redis(own.stream.exhume(ids), ids)
+    return _selected(selection, ids)
 
 
 @router.get("/stats", responses=answers(Stats))
@@ -218,12 +223,15 @@ async def _chosen(own: Parts, selection: schemas.Selection) -> list[bytes]:
     return await own.store.match_dead(ids, type, like, selection.older_than_seconds, selection.limit)
 
 
-async def _taken_out(own: Parts, selection: schemas.Selection, ids: list[bytes]) -> Response:
-    """Off the record they are; off the index too, now or by the reconciler."""
+async def _tell_redis(change: Awaitable[None], ids: list[bytes]) -> None:
+    """What the record says, the index follows: now, or by the reconciler."""
     try:
-        await own.stream.exhume([] if selection.dry_run else ids)
+        await change
     except StoreUnavailable as error:
         tell(INDEX_NOT_TOLD, ids, reason=error)
+
+
+def _selected(selection: schemas.Selection, ids: list[bytes]) -> Response:
     return _json(schemas.Selected([id_text(raw) for raw in ids], selection.dry_run))
 
 

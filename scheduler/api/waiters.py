@@ -10,6 +10,7 @@ from scheduler.service import Service, pause
 from scheduler.storage.store import Store
 
 PERIOD_SECONDS = 0.03
+IDLE_SECONDS = 1.0
 MAX_WAITERS = 10_000
 
 
@@ -22,15 +23,15 @@ class Waiters(Service):
         super().__init__()
         self._store = store
         self._events: defaultdict[bytes, set[asyncio.Event]] = defaultdict(set)
-        self._arrived = asyncio.Event()
 
     async def wait(self, job_id: bytes, seconds: float) -> None:
         """Return when the job is final (or gone), or after `seconds`. Raises BacklogFull past MAX_WAITERS."""
         if len(self._events) >= MAX_WAITERS:
             raise BacklogFull(len(self._events), MAX_WAITERS)
+        if not self._events:
+            self.wake()
         final = asyncio.Event()
         self._events[job_id].add(final)
-        self._arrived.set()
         try:
             await pause(final, seconds)
         finally:
@@ -40,9 +41,7 @@ class Waiters(Service):
 
     async def tick(self) -> float:
         if not self._events:
-            self._arrived.clear()
-            await pause(self._arrived, 0.5)
-            return 0.0
+            return IDLE_SECONDS
         for job_id in await self._store.finished(list(self._events)):
             for final in self._events.get(job_id, ()):
                 final.set()

@@ -2,67 +2,85 @@
 
 A job is overlooked when it is PENDING although everything published since it fell due has been delivered. How long
 the oldest undelivered entry has been queued comes from Redis and is subtracted on PostgreSQL's clock, so the two
-clocks never meet, and a long backlog is not published twice. Whoever gets the turn works; the turn is a key that
-expires by itself.
+clocks never meet, and a long backlog is not published twice. Whoever has the turn works, and keeps it while he does;
+it is a key that expires by itself.
 """
 
 from __future__ import annotations
 
+import os
+import random
 import time
+from collections.abc import Sequence
 
 from scheduler.facts.facts import DLQ_RECONCILED, RECONCILED, tell
 from scheduler.jobs.job import id_bytes
 from scheduler.service import Service
+from scheduler.storage.rows import Due
 from scheduler.storage.store import Store
-from scheduler.storage.stream import Stream
+from scheduler.storage.stream import MAX_LETTERS, Stream
 
-BATCH = 1_000
+BATCH = 5_000
 PERIOD_SECONDS = 0.2
-DLQ_PERIOD_SECONDS, SECOND_LOOK_SECONDS = 2.0, 0.5
+IDLE_SECONDS = 0.8
+TURN_SECONDS = 1.5
+DLQ_PERIOD_SECONDS, SECOND_LOOK_SECONDS, DLQ_IDLE_SECONDS = 4.0, 0.5, 60.0
 
 
 class Reconciler(Service):
-    """One look for all workers every 0.2 s; the DLQ every 2 s."""
+    """One looks for all workers: every 0.2 s while something is found, every 0.8 s else; the DLQ every 4 s."""
 
     name = "reconciler"
 
     def __init__(self, store: Store, stream: Stream) -> None:
         super().__init__()
         self._store, self._stream = store, stream
-        self._dlq_at = 0.0
+        self._who = os.urandom(8).hex()
+        self._wait = PERIOD_SECONDS
+        self._dlq_at, self._dlq_wait = 0.0, DLQ_PERIOD_SECONDS
         self._dlq_differs = False
 
     async def tick(self) -> float:
-        await self._stream.ensure_group()
-        if not await self._stream.take_turn(PERIOD_SECONDS * 0.9):
-            return PERIOD_SECONDS
+        look = await self._stream.look(self._who, TURN_SECONDS)
+        if not look.mine:
+            return look.seconds + random.uniform(0.01, 0.1)
+        found = await self._store.overlooked(look.seconds, BATCH)
+        await self._tell_redis(found)
         if time.monotonic() >= self._dlq_at:
-            await self._reconcile_dlq()
-            self._dlq_at = time.monotonic() + (SECOND_LOOK_SECONDS if self._dlq_differs else DLQ_PERIOD_SECONDS)
-        found = await self._reconcile_jobs()
-        return 0.0 if found == BATCH else PERIOD_SECONDS
+            self._dlq_at = time.monotonic() + await self._reconcile_dlq()
+        self._wait = PERIOD_SECONDS if found else min(self._wait * 2, IDLE_SECONDS)
+        return 0.0 if len(found) >= BATCH else self._wait
 
-    async def _reconcile_jobs(self) -> int:
-        queued_ms = await self._stream.queued_ms()
-        found = await self._store.overlooked(queued_ms / 1000, BATCH)
+    async def _tell_redis(self, found: Sequence[Due]) -> None:
         due = [job.id for job in found if job.due_ms is None]
         await self._stream.publish(due)
         await self._stream.schedule({job.id: job.due_ms for job in found if job.due_ms is not None})
         tell(RECONCILED, due)
-        return len(found)
 
-    async def _reconcile_dlq(self) -> None:
-        """Compare sizes; compare ids only when they differ twice in a row, as a letter may just be on its way."""
-        letters, entries = await self._store.dead_count(), (await self._stream.lengths()).dlq
-        differed, self._dlq_differs = self._dlq_differs, letters != entries
-        if not (differed and self._dlq_differs):
-            return
+    async def _reconcile_dlq(self) -> float:
+        """Compare digests, and ids only when those differ twice in a row, as a letter may just be on its way.
+
+        Returns when to look again: later and later while letters come and go all the time and none is amiss.
+        """
+        shown, recorded = await self._stream.dead_digest(), await self._store.dead_digest(MAX_LETTERS)
+        differed, self._dlq_differs = self._dlq_differs, shown != recorded
+        if self._dlq_differs and not differed:
+            return SECOND_LOOK_SECONDS
+        for_nothing = self._dlq_differs and not await self._repair_dlq(shown)
+        self._dlq_wait = min(self._dlq_wait * 2, DLQ_IDLE_SECONDS) if for_nothing else DLQ_PERIOD_SECONDS
+        self._dlq_differs = False
+        return self._dlq_wait
+
+    async def _repair_dlq(self, shown: str) -> bool:
+        if not shown:
+            await self._stream.dead_clear()
         # Redis first: an entry whose row is gone by the time PostgreSQL is asked is stale for good.
         on_stream = {id_bytes(text.decode()) for text in await self._stream.dead_ids()}
-        recorded = {letter.id: letter for letter in await self._store.dead_letters()}
+        recorded = {letter.id: letter for letter in await self._store.dead_letters(MAX_LETTERS)}
         missing = [letter for job_id, letter in recorded.items() if job_id not in on_stream]
         stale = [job_id for job_id in on_stream if job_id and job_id not in recorded]
-        await self._stream.dead_letter(missing)
         await self._stream.exhume(stale)
-        self._dlq_differs = False
-        tell(DLQ_RECONCILED, added=len(missing), removed=len(stale))
+        await self._stream.dead_letter(missing)
+        if missing or stale:
+            tell(DLQ_RECONCILED, added=len(missing), removed=len(stale))
+        return bool(missing or stale or not shown)

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import scalar_row
 
 from scheduler.errors import JobNotFound
-from scheduler.facts.facts import CLAIMED, GIVEN_BACK, INSERTED, INSERTING, OVERLOOKED, RESCUING, SETTLED, tell
+from scheduler.facts.facts import CLAIMED, GIVEN_BACK, INSERTED, INSERTING, OVERLOOKED, PRUNED, RESCUING, SETTLED, tell
 from scheduler.jobs.job import ClaimedJob, HeldJob, NewJob, Outcome, id_text
 from scheduler.jobs.lifecycle import RULES
 from scheduler.jobs.view import Attempt, Job, JobRow, JobSummary, shown
@@ -184,15 +184,20 @@ class Store:
         await self.postgres.change(QUERIES["forget_dead"], {})
 
     async def overlooked(self, queued_for_seconds: float, limit: int) -> list[Due]:
-        """PENDING jobs that Redis should hold and may not, as all published so long ago has been delivered."""
+        """PENDING jobs that Redis should hold and may not, as all published so long ago has been delivered.
+
+        Up to `limit` that nobody has told it of, and as many that it may have lost.
+        """
         found = await self._rows(Due, "overlooked", queued_for=queued_for_seconds, limit=limit)
         tell(OVERLOOKED, found)
         return found
 
-    async def prune(self, before: bytes, retention_seconds: float, limit: int) -> int:
-        """Delete up to `limit` jobs with smaller ids that ended so long ago. Returns how many."""
-        parameters = {"before": Id(before), "retention": retention_seconds, "limit": limit}
-        return await self.postgres.change(QUERIES["prune"], parameters)
+    async def prune(self, after: bytes, before: bytes, retention_seconds: float, limit: int) -> list[bytes]:
+        """Delete up to `limit` jobs with ids between the two that ended so long ago. Returns theirs, in order."""
+        bounds = {"after": Id(after), "before": Id(before), "retention": retention_seconds, "limit": limit}
+        pruned = await self._values("prune", **bounds)
+        tell(PRUNED, pruned)
+        return pruned
 
     # -- looking
 
@@ -218,7 +223,7 @@ class Store:
         return await self._rows(JobSummary, "list_dead", type=type, before=last, limit=limit)
 
     async def backlog(self, limit: int) -> int:
-        """How many jobs are unfinished, counted no further than `limit`."""
+        """How many jobs are due or run, counted no further than `limit`."""
         return int(await self._value("backlog", limit=limit))
 
     async def live_counts(self, limit: int) -> Live:
@@ -231,9 +236,13 @@ class Store:
         """Whether this call ended the job; it does not when the job is final or unknown."""
         return bool(await self._values("cancel", id=Id(job_id)))
 
-    async def dead_letters(self) -> list[Letter]:
-        """All of them, oldest first."""
-        return await self._rows(Letter, "dead_letters")
+    async def dead_letters(self, limit: int) -> list[Letter]:
+        """Those of the newest jobs, the oldest of these first."""
+        return await self._rows(Letter, "dead_letters", limit=limit)
+
+    async def dead_digest(self, limit: int) -> str:
+        """What `dead_letters` would answer, in short: how many, and the sum of a hash of each id."""
+        return str(await self._value("dead_digest", limit=limit))
 
     async def dead_count(self) -> int:
         """How many dead letters there are."""

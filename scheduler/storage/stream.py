@@ -6,9 +6,12 @@ redis-py's own retries are off, each command has a deadline, and the blocking re
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import math
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,8 @@ from scheduler.jobs.job import id_text
 from scheduler.storage.rows import Letter
 
 MAX_IDS_A_CALL = 1_000
+MAX_LETTERS = 10_000
+MAX_ERROR = 200
 BLOCK_MS = 1_000
 
 
@@ -42,6 +47,16 @@ class Trimmed:
 
     removed: int
     cursor: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Whether the turn is ours; if so, how long the oldest undelivered entry has been queued (0: there is none), else
+    how long the other's turn lasts.
+    """
+
+    mine: bool
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +92,9 @@ class Stream:
     def __init__(self, url: str, *, stream: str, group: str, deadline_seconds: float, name: str) -> None:
         self.stream, self.group = stream, group
         self.retry, self.dlq = f"{{{stream}}}:retry", f"{stream}:dlq"
-        self._dlq_index = f"{{{stream}:dlq}}:entries"
+        self._dlq_keys = [self.dlq, f"{{{self.dlq}}}:index", f"{{{self.dlq}}}:digest"]
         self._turn = f"{{{stream}}}:reconciler"
+        self.on_scheduled: Callable[[float], None] = lambda _: None
         self._redis = connect(url, deadline_seconds=deadline_seconds, name=name)
         self._reader = connect(url, deadline_seconds=BLOCK_MS / 1000 + deadline_seconds, name=f"{name}-reader")
         # The stock callback builds a dict an entry; the raw reply is what `_deliveries` wants.
@@ -133,7 +149,19 @@ class Stream:
             async with translated():
                 await self._redis.zadd(self.retry, scores)
             tell(facts.SCHEDULED, scores)
+            self.on_scheduled(min(scores.values()))
         return len(scores)
+
+    async def unschedule(self, job_id: bytes) -> None:
+        """Forget when a job is due again."""
+        async with translated():
+            await self._redis.zrem(self.retry, job_id)
+
+    async def next_due(self) -> float:
+        """When the first of the jobs that wait is due (epoch milliseconds); infinity when none waits."""
+        async with translated():
+            first = await self._redis.zrange(self.retry, 0, 0, withscores=True)
+        return float(first[0][1]) if first else math.inf
 
     async def promote(self, now_ms: float, limit: int = 100) -> int:
         """Move up to `limit` ids that are due at `now_ms` (epoch ms) to the stream; returns how many."""
@@ -187,14 +215,18 @@ class Stream:
         removed, cursor = await self._script("trim", [self.stream], [self.group, spare, cursor])
         return Trimmed(int(removed), cursor)
 
-    async def queued_ms(self) -> int:
-        """How long the oldest undelivered entry has waited; 0 when every entry has been delivered."""
-        return int(await self._script("horizon", [self.stream], [self.group]))
-
-    async def take_turn(self, seconds: float) -> bool:
-        """True for one caller in every `seconds`, whoever asks: a lock that only its time-out releases."""
+    async def length(self) -> int:
+        """How many entries the stream holds."""
         async with translated():
-            return bool(await self._redis.set(self._turn, b"1", nx=True, px=max(1, int(seconds * 1000))))
+            return int(await self._redis.xlen(self.stream))
+
+    async def look(self, who: str, seconds: float) -> Look:
+        """Ask for the turn, which then lasts so long from now, and for the horizon. Makes a missing group."""
+        mine, ms = await self._script("horizon", [self.stream, self._turn], [self.group, who, int(seconds * 1000)])
+        if ms < 0 and mine:
+            await self.ensure_group()
+            return await self.look(who, seconds)
+        return Look(bool(mine), max(0, ms) / 1000)
 
     async def consumers(self) -> dict[str, int]:
         """Consumer name -> how many entries it holds."""
@@ -217,22 +249,31 @@ class Stream:
         return bool(await self._script("forget", [self.stream], [self.group, consumer]))
 
     async def dead_letter(self, letters: Sequence[Letter]) -> None:
-        """Put dead letters on the DLQ stream, each once."""
+        """Put dead letters on the DLQ stream, each once; those of the newest jobs stay, their errors cut."""
         for at in range(0, len(letters), 100):
-            arguments = [x for one in letters[at : at + 100] for x in (id_text(one.id), one.type, one.error)]
-            await self._script("dead_letter", [self.dlq, self._dlq_index], arguments)
+            each = [(id_text(x.id), _hash(x.id), x.type, x.error[:MAX_ERROR]) for x in letters[at : at + 100]]
+            await self._script("letters", self._dlq_keys, [MAX_LETTERS, 0, *chain(*each)])
 
     async def exhume(self, job_ids: Sequence[bytes]) -> None:
         """Take jobs off the DLQ stream."""
         for at in range(0, len(job_ids), MAX_IDS_A_CALL):
             texts = [id_text(raw) for raw in job_ids[at : at + MAX_IDS_A_CALL]]
-            await self._script("exhume", [self.dlq, self._dlq_index], texts)
+            await self._script("letters", self._dlq_keys, [MAX_LETTERS, len(texts), *texts])
 
     async def dead_ids(self) -> list[bytes]:
-        """The ids (text, as bytes) that the DLQ stream holds."""
+        """The ids (text, as bytes) of the jobs on the DLQ stream, in their order."""
         async with translated():
-            keys: list[Any] = await self._redis.hkeys(self._dlq_index)
-            return keys
+            members: list[Any] = await self._redis.zrange(self._dlq_keys[1], 0, -1)
+        return [member.partition(b" ")[0] for member in members]
+
+    async def dead_digest(self) -> str:
+        """What the DLQ stream shows, as `Store.dead_digest`; empty when others wrote to it or deleted from it."""
+        return (await self._script("letters_look", self._dlq_keys, []) or b"").decode()
+
+    async def dead_clear(self) -> None:
+        """Begin the DLQ stream anew."""
+        async with translated():
+            await self._redis.delete(*self._dlq_keys)
 
     async def lengths(self) -> Lengths:
         """Of all keys, at about one moment."""
@@ -244,6 +285,11 @@ class Stream:
                 retry=int(await self._redis.zcard(self.retry)),
                 dlq=int(await self._redis.xlen(self.dlq)),
             )
+
+
+def _hash(job_id: bytes) -> int:
+    """48 bits, as the statement `dead_digest` takes them."""
+    return int.from_bytes(sha256(job_id).digest()[:6])
 
 
 def _deliveries(reply: Any) -> list[Delivery]:

@@ -1,4 +1,4 @@
-"""Admission: how many jobs are unfinished, and whether there is room for more."""
+"""Admission: how many jobs are due or run, and whether there is room for more."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scheduler.storage.store import Store
 
 
 class Backlog(Service):
-    """How many jobs are unfinished: counted in PostgreSQL now and then, what was admitted since added on top."""
+    """How many jobs are due or run: counted in PostgreSQL while jobs come in, what was admitted since added on top."""
 
     name = "backlog"
     FRESH_SECONDS = 0.1
@@ -27,7 +27,7 @@ class Backlog(Service):
 
     @property
     def size(self) -> int:
-        """Unfinished jobs, as far as this process knows."""
+        """Jobs that are due or run, as far as this process knows."""
         return self._counted + self._since + self._admitted
 
     async def admit(self, jobs: int) -> None:
@@ -47,6 +47,8 @@ class Backlog(Service):
         self._since += accepted
 
     async def tick(self) -> float:
+        if not self._since and not self._admitted:
+            return 1.0
         async with self._counting:
             seconds = await self._count()
         return max(1.0, seconds * self.COST_SHARE)

@@ -63,14 +63,15 @@ class Intake(Service):
 
     async def submit(self, jobs: Sequence[NewJob]) -> list[Receipt]:
         """Accept all of `jobs` or none. Raises BacklogFull, KeyReused, StoreUnavailable."""
-        await self._backlog.admit(len(jobs))
+        due = sum(not job.is_delayed for job in jobs)
+        await self._backlog.admit(due)
         accepted = 0
         try:
             receipts = await self._accept(jobs)
             accepted = sum(not receipt.is_repeat for receipt in receipts)
             return receipts
         finally:
-            self._backlog.settle(len(jobs), accepted)
+            self._backlog.settle(due, min(due, accepted))
 
     async def _accept(self, jobs: Sequence[NewJob]) -> list[Receipt]:
         size = sum(len(job.payload) for job in jobs)

@@ -62,3 +62,22 @@ async def test_many_large_payloads_and_results_drain_though_no_deadline_fits_the
     await cluster.worker(jobs="echo_job", concurrency=150, store_deadline_seconds=1)
     await eventually(lambda: cluster.unfinished() == 0, within=60, every=0.2, of="no unfinished job")
     assert cluster.rows("SELECT DISTINCT status, length(result::text) FROM scheduler.jobs") == [("COMPLETED", 1000008)]
+
+
+async def test_jobs_of_the_far_future_take_neither_backlog_nor_redis(cluster: Cluster) -> None:
+    url = await cluster.api(max_backlog=50)
+    await cluster.worker()
+    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
+        far = [{"type": "NOOP", "payload": {}, "delay_seconds": 300 * 86_400}] * 50
+        assert (await http.post("/jobs/batch", json={"jobs": far})).status_code == 202
+        assert (await http.post("/jobs", json={"type": "NOOP", "payload": {}})).status_code == 202
+        await eventually(lambda: cluster.unfinished() == 50)
+        assert cluster.redis_lengths()["retry"] == 0
+        figures = (await http.get("/stats")).json()
+        assert (figures["backlog"], figures["waiting"]) == (0, 50)
+        near = [{"type": "NOOP", "payload": {}, "delay_seconds": 40}] * 50
+        ids = (await http.post("/jobs/batch", json={"jobs": near})).json()["ids"]
+        await eventually(lambda: cluster.redis_lengths()["retry"] == 50)
+        for job_id in ids:
+            assert (await http.post(f"/jobs/{job_id}/cancel")).status_code == 200
+        assert cluster.redis_lengths()["retry"] == 0

@@ -248,7 +248,7 @@ async def _look(store: Store, record: Record) -> None:
         record.changes.append(Change(row[0], row[1], Status(row[2]), Status(row[3]), *row[4:]))
     for job_id, status, *numbers in await store.postgres.fetch(JOBS):
         record.jobs[job_id] = (Status(status), numbers[0], numbers[1])
-    record.letters = {letter.id for letter in await store.dead_letters()}
+    record.letters = {letter.id for letter in await store.dead_letters(99)}
     record.attempts = [(row[0], row[1]) for row in await store.postgres.fetch(ATTEMPTS)]
 
 

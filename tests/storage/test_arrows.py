@@ -63,7 +63,7 @@ DEEDS: dict[str, Deed] = {
     "cancelled": ("cancel", (T.CANCEL,), lambda s: s.store.cancel(s.job.id)),
     "redriven": ("redrive", (T.REDRIVE,), lambda s: s.store.redrive([s.job.id], 9.0)),
     "reconciled": ("overlooked", (), lambda s: s.store.overlooked(0.0, 9)),
-    "pruned": ("prune", (), lambda s: s.store.prune(b"\xff" * 16, 7_200.0, 9)),
+    "pruned": ("prune", (), lambda s: s.store.prune(bytes(16), b"\xff" * 16, 7_200.0, 9)),
 }
 
 

@@ -12,7 +12,7 @@ from scheduler.storage.rows import Due
 from scheduler.storage.store import Store
 from tests.storage.factory import alter, dead, live_worker, new_id, running, submitted, value
 
-MOST = b"\xff" * 16
+FIRST, MOST = bytes(16), b"\xff" * 16
 
 
 # -- overlooked
@@ -77,8 +77,9 @@ async def test_pruning_deletes_what_is_finished_long_enough_and_nothing_else(sto
     await store.settle([Outcome.complete(old, "1"), Outcome.complete(fresh, "1"), Outcome.retry(retrying, "why", 0.0)])
     for job_id in (old.id, buried):
         await alter(store, "jobs SET finished_at = now() - interval '2 hours' WHERE id", job_id)
-    assert await store.prune(old.id, 3_600.0, 100) == 0, "ids younger than the bound are not even looked at"
-    assert await store.prune(MOST, 3_600.0, 100) == 1
+    assert await store.prune(FIRST, old.id, 3_600.0, 100) == [], "ids younger than the bound are not even looked at"
+    assert await store.prune(old.id, MOST, 3_600.0, 100) == [], "nor those where an earlier look ended"
+    assert await store.prune(FIRST, MOST, 3_600.0, 100) == [old.id]
     left = {id_bytes(job.id) for job in await store.page(None, None, None, 100)}
     assert left == {fresh.id, retrying.id, pending, buried}
 
@@ -90,7 +91,7 @@ async def test_pruning_is_bounded_and_takes_attempts_along(store: Store) -> None
         await store.settle([Outcome.retry(job, "why", 0.0)])
         await store.cancel(job.id)
         await alter(store, "jobs SET finished_at = now() - interval '2 hours' WHERE id", job.id)
-    assert [await store.prune(MOST, 3_600.0, 2) for _ in range(3)] == [2, 1, 0]
+    assert [len(await store.prune(FIRST, MOST, 3_600.0, 2)) for _ in range(3)] == [2, 1, 0]
     assert await store.postgres.fetch("SELECT count(*) FROM scheduler.attempts") == [(0,)]
 
 
@@ -108,7 +109,7 @@ async def test_a_redriven_job_is_as_good_as_new_but_for_its_fence_and_history(st
     assert (job.attempt, job.fence, job.payload) == (1, 2, b'{"a": 1}')
     await store.settle([Outcome.fail(job, "again")])
     assert [each.error for each in (await store.job(buried)).attempts] == ["because", "again"]
-    assert [letter.error for letter in await store.dead_letters()] == ["again"]
+    assert [letter.error for letter in await store.dead_letters(99)] == ["again"]
 
 
 async def test_only_dead_letters_are_sent_back_or_purged(store: Store) -> None:

@@ -62,7 +62,7 @@ async def test_a_crash_in_the_last_attempt_makes_a_dead_letter(store: Store) -> 
     [rescued] = (await rescue(store)).done
     assert (rescued.transition, rescued.job.type) == (Transition.FAIL, "POISON")
     assert await value(store, f"{STATE}, finished_at IS NOT NULL", job.id) == ("FAILED", 1, 1, True)
-    assert await store.dead_letters() == [Letter(job.id, "POISON", rescued.error or "")]
+    assert await store.dead_letters(99) == [Letter(job.id, "POISON", rescued.error or "")]
 
 
 async def test_rescuers_at_work_together_give_each_job_back_once(store: Store) -> None:

@@ -107,7 +107,7 @@ async def test_a_failed_job_has_one_dead_letter_and_one_record_however_often_it_
     for _ in range(3):
         assert await settle(store, Outcome.fail(job, "why")) == []
     assert await value(store, f"{STATE}, error, finished_at IS NOT NULL", job.id) == ("FAILED", 1, 1, "why", True)
-    assert await store.dead_letters() == [Letter(job.id, "T", "why")]
+    assert await store.dead_letters(99) == [Letter(job.id, "T", "why")]
     assert await value(store, "attempt, error", job.id, "attempts", "job_id") == (1, "why")
 
 
@@ -180,7 +180,7 @@ async def test_a_job_without_a_handler_goes_back_unburned_due_when_it_was_until_
     assert await value(store, "status, attempt, run_at", fresh.id) == ("PENDING", 0, was_due)
     assert list(settled.due_ms) == [fresh.id]
     assert 0 <= settled.due_ms[fresh.id] - 1_000 - await store.clock_ms() + 1_000 <= 1_000
-    [letter] = await store.dead_letters()
+    [letter] = await store.dead_letters(99)
     assert (letter.id, letter.type) == (overdue.id, "LOST")
     assert "no worker has a handler for type 'LOST'" in letter.error
 

@@ -243,7 +243,7 @@ async def test_scripts_survive_a_server_that_has_forgotten_them(stream: Stream, 
 async def test_a_missing_group_is_unavailability_for_those_who_do_not_make_it(stream: Stream, cluster: Cluster) -> None:
     with cluster.redis() as client:
         client.flushall()
-    for ask in (stream.trim(b"0", 0), stream.queued_ms(), stream.lengths(), stream.consumers()):
+    for ask in (stream.trim(b"0", 0), stream.lengths(), stream.consumers()):
         with pytest.raises(StoreUnavailable, match="Redis is out of reach"):
             await ask
 
@@ -251,31 +251,49 @@ async def test_a_missing_group_is_unavailability_for_those_who_do_not_make_it(st
 # -- what the reconciler asks
 
 
-async def test_queued_ms_is_the_age_of_the_oldest_entry_that_nobody_has_read(stream: Stream) -> None:
-    assert await stream.queued_ms() == 0
-    await stream.publish(some(1))
-    began = time.monotonic()
-    await eventually(stream.queued_ms, every=0.001)
+async def test_the_horizon_is_the_age_of_the_oldest_entry_that_nobody_has_read(stream: Stream) -> None:
+    async def queued() -> float:
+        look = await stream.look("me", 9.0)
+        assert look.mine
+        return look.seconds
 
     async def old() -> bool:
-        return await stream.queued_ms() >= 300
+        return await queued() >= 0.3
 
+    assert await queued() == 0
+    await stream.publish(some(1))
+    began = time.monotonic()
+    await eventually(queued, every=0.001)
     await eventually(old, every=0.01)
     assert 0.25 <= time.monotonic() - began < 3
     await stream.read("a", 1)
-    assert await stream.queued_ms() == 0, "pending is not queued"
+    assert await queued() == 0, "pending is not queued"
     await stream.publish(some(1))
-    assert 1 <= await stream.queued_ms() < 200
+    assert 0.001 <= await queued() < 0.2
 
 
-async def test_one_of_many_gets_the_turn_and_the_turn_ends_by_itself(stream: Stream) -> None:
-    turns = await asyncio.gather(*(stream.take_turn(0.3) for _ in range(5)))
-    assert sorted(turns) == [False] * 4 + [True]
+async def test_one_of_many_gets_the_turn_keeps_it_while_it_asks_and_loses_it_when_it_does_not(stream: Stream) -> None:
+    looks = await asyncio.gather(*(stream.look(str(n), 0.4) for n in range(5)))
+    [owner] = [n for n, look in enumerate(looks) if look.mine]
+    assert all(0 < look.seconds <= 0.4 for n, look in enumerate(looks) if n != owner)
+    for _ in range(4):
+        await asyncio.sleep(0.15)
+        assert (await stream.look(str(owner), 0.4)).mine
+        assert not (await stream.look("another", 0.4)).mine
 
-    async def again() -> bool:
-        return await stream.take_turn(0.3)
+    async def another() -> bool:
+        return (await stream.look("another", 0.4)).mine
 
-    await eventually(again, within=2, of="the next turn")
+    await eventually(another, within=2, of="the next turn")
+
+
+async def test_whoever_looks_makes_a_group_that_is_missing_at_the_first_entry(stream: Stream, cluster: Cluster) -> None:
+    with cluster.redis() as client:
+        client.delete(stream.stream)
+    ids = some(2)
+    await stream.publish(ids)
+    assert (await stream.look("me", 1.0)).mine
+    assert [delivery.job_id for delivery in await stream.read("a", 10)] == ids
 
 
 # -- links
@@ -341,4 +359,4 @@ async def test_the_eviction_policy_is_asked_for(stream: Stream, cluster: Cluster
 
 def test_the_stream_and_its_retry_set_share_a_cluster_slot() -> None:
     assert key_slot(b"jobs_stream") == key_slot(b"{jobs_stream}:retry")
-    assert key_slot(b"jobs_stream:dlq") == key_slot(b"{jobs_stream:dlq}:entries")
+    assert key_slot(b"jobs_stream:dlq") == key_slot(b"{jobs_stream:dlq}:index")

@@ -6,8 +6,13 @@ FROM scheduler.dead_letters d JOIN scheduler.jobs j ON j.id = d.job_id
 WHERE (%(before)s::uuid IS NULL OR d.job_id < %(before)s) AND (%(type)s::text IS NULL OR d.type = %(type)s)
 ORDER BY d.job_id DESC LIMIT %(limit)s
 
--- dead_letters: all dead letters
-SELECT job_id AS id, type, error FROM scheduler.dead_letters ORDER BY failed_at, job_id
+-- dead_letters: what the DLQ stream shows: the letters of the newest jobs, the oldest of them first
+SELECT * FROM (SELECT job_id AS id, type, error FROM scheduler.dead_letters ORDER BY job_id DESC LIMIT %(limit)s) AS shown ORDER BY id
+
+-- dead_digest: how many letters those are, and the sum of a hash of each id, as letters.lua keeps it: `amount:sum`
+SELECT count(*) || ':' || coalesce(
+    mod(sum(('x' || encode(substr(sha256(uuid_send(job_id)), 1, 6), 'hex'))::bit(48)::bigint), 1::bigint << 48), 0)
+FROM (SELECT job_id FROM scheduler.dead_letters ORDER BY job_id DESC LIMIT %(limit)s) AS shown
 
 -- dead_count: how many dead letters there are
 SELECT count(*) FROM scheduler.dead_letters
@@ -19,7 +24,8 @@ WHERE (%(ids)s::uuid[] IS NULL OR job_id = ANY(%(ids)s::uuid[])) AND (%(type)s::
   AND (%(older)s::float8 IS NULL OR failed_at < now() - %(older)s * interval '1 second')
 ORDER BY failed_at, job_id LIMIT %(limit)s
 
--- redrive: send dead letters back with a fresh count of attempts; spread over time when a rate is given
+-- redrive: send dead letters back with a fresh count of attempts; spread over time when a rate is given, and then Redis hears
+-- of each a minute before its time
 WITH gone AS (
     DELETE FROM scheduler.dead_letters WHERE job_id = ANY(%(ids)s::uuid[]) RETURNING job_id
 ), numbered AS (
@@ -27,7 +33,9 @@ WITH gone AS (
 )
 UPDATE scheduler.jobs j
 SET status = 'PENDING', attempt = 0, crashes = 0, finished_at = NULL, error = NULL, result = NULL, worker_id = NULL, started_at = NULL,
-    run_at = now() + n.place * %(interval)s::float8 * interval '1 second', reconcile_at = '-infinity'
+    run_at = now() + n.place * %(interval)s::float8 * interval '1 second',
+    reconcile_at = CASE WHEN n.place * %(interval)s::float8 > 60 THEN now() + (n.place * %(interval)s::float8 - 60) * interval '1 second'
+                        ELSE '-infinity' END
 FROM numbered n WHERE j.id = n.job_id AND j.status = 'FAILED'
 RETURNING j.id
 

@@ -20,8 +20,10 @@ WHERE (%(before)s::uuid IS NULL OR j.id < %(before)s) AND (%(status)s::text IS N
   AND (%(type)s::text IS NULL OR type = %(type)s)
 ORDER BY j.id DESC LIMIT %(limit)s
 
--- backlog: unfinished jobs, counted no further than a limit
-SELECT count(*) FROM (SELECT FROM scheduler.jobs WHERE finished_at IS NULL LIMIT %(limit)s) AS counted
+-- backlog: jobs that are due or run, counted no further than a limit; what is due has a `reconcile_at` that is not far
+SELECT count(*) FROM (
+    SELECT FROM scheduler.jobs WHERE finished_at IS NULL AND run_at <= now() AND reconcile_at < now() + interval '1 minute'
+    LIMIT %(limit)s) AS counted
 
 -- live_counts: unfinished jobs by status, and the age in seconds of the oldest one that is due
 SELECT count(*) FILTER (WHERE status = 'PENDING' AND run_at <= now()) AS due,
@@ -29,4 +31,4 @@ SELECT count(*) FILTER (WHERE status = 'PENDING' AND run_at <= now()) AS due,
        count(*) FILTER (WHERE status = 'PROCESSING') AS processing,
        coalesce(round(extract(epoch FROM now() - min(run_at) FILTER (WHERE status = 'PENDING' AND run_at <= now())), 3), 0)::float8
            AS oldest_due_seconds
-FROM (SELECT status, run_at FROM scheduler.jobs WHERE finished_at IS NULL LIMIT %(limit)s) AS live
+FROM (SELECT status, run_at FROM scheduler.jobs WHERE finished_at IS NULL ORDER BY reconcile_at LIMIT %(limit)s) AS live

@@ -2,10 +2,12 @@
 
 -- settle: every way out of PROCESSING but a cancel: what came of jobs, each fenced; failed attempts are recorded, spent jobs
 -- dead-lettered, all in one statement. `of_dead`: not if their holder's lease holds (again). What a transition does to the
--- row comes as the columns of the table of transitions, and with each outcome the place of its rule in them
+-- row comes as the columns of the table of transitions, and with each outcome the place of its rule in them. `is_far`: due in
+-- more than a minute; until a minute before, Redis need not know
 WITH outcome AS (
     SELECT o.*, (%(target)s::text[])[o.rule] AS status, (%(attempt)s::int[])[o.rule] AS attempt,
-           (%(crashes)s::int[])[o.rule] AS crashes, (%(moves_due)s::bool[])[o.rule] AS moves_due, (%(at_once)s::bool[])[o.rule] AS at_once
+           (%(crashes)s::int[])[o.rule] AS crashes, (%(moves_due)s::bool[])[o.rule] AS moves_due, (%(at_once)s::bool[])[o.rule] AS at_once,
+           (%(moves_due)s::bool[])[o.rule] AND delay > 60 AS is_far
     FROM unnest(%(ids)s::uuid[], %(fences)s::int[], %(rules)s::int[], %(delays)s::float8[], %(results)s::text[], %(errors)s::text[])
         AS o(id, fence, rule, delay, result, error)
 ), settled AS (
@@ -15,12 +17,13 @@ WITH outcome AS (
         finished_at = CASE WHEN o.status <> 'PENDING' THEN now() END,
         run_at = CASE WHEN o.moves_due THEN now() + o.delay * interval '1 second' ELSE j.run_at END,
         reconcile_at = CASE WHEN o.status <> 'PENDING' THEN j.reconcile_at WHEN o.at_once THEN '-infinity'
+                            WHEN o.is_far THEN now() + (o.delay - 60) * interval '1 second'
                             ELSE now() + (o.delay + 1) * interval '1 second' END
     FROM outcome o
     -- Whoever waits for a row's lock sees that row anew, but not the workers: the fence tells that the holder is the same.
     WHERE j.id = o.id AND j.fence = o.fence AND j.status = 'PROCESSING'
       AND (NOT %(of_dead)s OR NOT EXISTS (SELECT FROM scheduler.workers w WHERE w.id = j.worker_id AND w.expires_at > now()))
-    RETURNING j.id, j.fence, j.status, j.attempt, j.type, j.error, j.worker_id, j.started_at, j.run_at, o.delay
+    RETURNING j.id, j.fence, j.status, j.attempt, j.type, j.error, j.worker_id, j.started_at, j.run_at, o.delay, o.is_far
 ), recorded AS (
     INSERT INTO scheduler.attempts (job_id, fence, attempt, worker_id, started_at, error)
     SELECT id, fence, attempt, worker_id, started_at, error FROM settled WHERE error IS NOT NULL
@@ -28,7 +31,7 @@ WITH outcome AS (
     INSERT INTO scheduler.dead_letters (job_id, type, error)
     SELECT id, type, error FROM settled WHERE status = 'FAILED'
 )
-SELECT id, CASE WHEN status = 'PENDING' THEN
+SELECT id, CASE WHEN status = 'PENDING' AND NOT is_far THEN
        (extract(epoch FROM greatest(run_at, now() + delay * interval '1 second')) * 1000)::float8 END AS due_ms FROM settled
 
 -- complete: the fast settle, for completions without a result that share one fence; it leaves the row that settle would

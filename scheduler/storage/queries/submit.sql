@@ -1,21 +1,24 @@
 -- How a job comes in.
 
--- insert: accept jobs; a row whose id or idempotency key exists is skipped, the caller looks it up
+-- insert: accept jobs; a row whose id or idempotency key exists is skipped, the caller looks it up. Redis hears of a job that
+-- waits from the reconciler, a minute before its time
 INSERT INTO scheduler.jobs (id, type, payload, max_attempts, timeout_seconds, run_at, reconcile_at, idempotency_key, fingerprint)
-SELECT n.id, n.type, n.payload::json, n.max_attempts, n.timeout_seconds,
-       greatest(now(), coalesce(to_timestamp(n.run_at), now() + n.delay * interval '1 second')),
-       CASE WHEN n.delay > 0 OR n.run_at IS NOT NULL THEN '-infinity' ELSE now() + interval '1 second' END,
+SELECT n.id, n.type, n.payload::json, n.max_attempts, n.timeout_seconds, due.at,
+       CASE WHEN due.at > now() + interval '1 minute' THEN due.at - interval '1 minute'
+            WHEN n.delay > 0 OR n.run_at IS NOT NULL THEN '-infinity' ELSE now() + interval '1 second' END,
        n.idempotency_key, n.fingerprint
 FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(payloads)s::text[], %(max_attempts)s::int[], %(timeouts)s::float8[],
             %(delays)s::float8[], %(run_ats)s::float8[], %(keys)s::text[], %(fingerprints)s::bytea[])
-     AS n(id, type, payload, max_attempts, timeout_seconds, delay, run_at, idempotency_key, fingerprint)
+     AS n(id, type, payload, max_attempts, timeout_seconds, delay, run_at, idempotency_key, fingerprint),
+     greatest(now(), coalesce(to_timestamp(n.run_at), now() + n.delay * interval '1 second')) AS due(at)
 ON CONFLICT DO NOTHING
 
 -- submit: accept one job inside the caller's transaction; nobody publishes it, so the reconciler does at once
-INSERT INTO scheduler.jobs (id, type, payload, max_attempts, timeout_seconds, run_at, idempotency_key, fingerprint)
-VALUES (%(id)s::uuid, %(type)s, %(payload)s::json, %(max_attempts)s, %(timeout_seconds)s,
-        greatest(now(), coalesce(to_timestamp(%(run_at)s::float8), now() + %(delay_seconds)s::float8 * interval '1 second')),
-        %(idempotency_key)s, %(fingerprint)s)
+INSERT INTO scheduler.jobs (id, type, payload, max_attempts, timeout_seconds, run_at, reconcile_at, idempotency_key, fingerprint)
+SELECT %(id)s::uuid, %(type)s, %(payload)s::json, %(max_attempts)s, %(timeout_seconds)s, due.at,
+       CASE WHEN due.at > now() + interval '1 minute' THEN due.at - interval '1 minute' ELSE '-infinity' END,
+       %(idempotency_key)s, %(fingerprint)s
+FROM greatest(now(), coalesce(to_timestamp(%(run_at)s::float8), now() + %(delay_seconds)s::float8 * interval '1 second')) AS due(at)
 ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 
 -- accepted: which of these ids and keys exist

@@ -20,13 +20,13 @@ pytestmark = pytest.mark.e2e
 
 def test_every_measure_is_taken_in_turn_and_held_against_the_other_build() -> None:
     report = run_bench(1_000, 2, ROOT, Console(file=StringIO()))
-    assert [len(each.rates) for each in report.measures] == [2] * 6
+    assert [len(each.rates) for each in report.measures] == [2] * 10
     assert all(rate > 0 for each in report.measures for rate in each.rates)
     yardsticks = {each.measure: each.yardstick for each in report.measures}
     assert yardsticks[DRAIN] == OTHER + DRAIN
     assert yardsticks[END_TO_END] == OTHER + END_TO_END
     assert yardsticks[OTHER + DRAIN] == BARE
-    assert table(report).row_count == 6
+    assert table(report).row_count == 10
 
 
 def test_a_ratio_is_taken_within_one_repetition() -> None:

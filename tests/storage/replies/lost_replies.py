@@ -108,7 +108,7 @@ class World:
         """All that both stores hold."""
         redis, index = self.index._redis, self.index
         held: list[Any] = [await redis.xrange(key) for key in (index.stream, index.dlq)]
-        held += [await redis.zrange(index.retry, 0, -1, withscores=True), await redis.hgetall(index._dlq_index)]
+        held += [await redis.zrange(index.retry, 0, -1, withscores=True), await index.dead_ids()]
         held += [
             await redis.xinfo_groups(index.stream),
             await redis.xpending_range(index.stream, index.group, "-", "+", 9),

@@ -120,16 +120,37 @@ async def what_is_trimmed_was_acknowledged_and_the_rest_stays(w: World) -> None:
     assert await w.work_off() == ids
 
 
-@ON_REDIS.of(Stream.take_turn)
-async def a_turn_that_nobody_knows_of_ends_by_itself(w: World) -> None:
-    await w.lose(w.stream.take_turn(0.6))
+@ON_REDIS.of(Stream.unschedule)
+async def a_cancelled_jobs_time_is_forgotten_and_its_neighbours_stays(w: World) -> None:
+    cancelled, other = new_id(), new_id()
+    await w.index.schedule({cancelled: 5.0, other: 6.0})
+    await w.lose(w.stream.unschedule(cancelled))
+    for _ in range(2):
+        assert await w.index._redis.zrange(w.index.retry, 0, -1) == [other]
+        await w.stream.unschedule(cancelled)
+
+
+@ON_REDIS.of(Stream.look)
+async def a_turn_that_nobody_knows_of_is_still_ones_own_and_ends_by_itself(w: World) -> None:
+    await w.lose(w.stream.look("me", 0.6))
     assert 0 < await w.index._redis.pttl(w.index._turn) <= 600
-    assert not await w.index.take_turn(0.6)
+    assert not (await w.index.look("another", 0.6)).mine
+    assert (await w.stream.look("me", 0.6)).mine
 
-    async def mine() -> bool:
-        return await w.stream.take_turn(0.6)
+    async def another() -> bool:
+        return (await w.index.look("another", 0.6)).mine
 
-    await eventually(mine, within=5, of="the next turn")
+    await eventually(another, within=5, of="the next turn")
+
+
+@ON_REDIS.of(Stream.dead_clear)
+async def the_letters_begin_anew(w: World) -> None:
+    await w.index.dead_letter([Letter(new_id(), "FAIL", "why")])
+    await w.lose(w.stream.dead_clear())
+    for _ in range(2):
+        assert await lengths(w) == (0, 0, 0, 0)
+        assert await w.index.dead_digest() == "0:0"
+        await w.stream.dead_clear()
 
 
 @ON_REDIS.of(Stream.adopt, replies=2)

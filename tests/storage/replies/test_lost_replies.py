@@ -139,13 +139,16 @@ LOOKS: dict[Callable[..., Any], tuple[int, Look]] = {
     Store.dead_page: (1, lambda by: by.store.dead_page(None, None, 9)),
     Store.backlog: (1, lambda by: by.store.backlog(9)),
     Store.live_counts: (1, lambda by: by.store.live_counts(9)),
-    Store.dead_letters: (1, lambda by: by.store.dead_letters()),
+    Store.dead_letters: (1, lambda by: by.store.dead_letters(99)),
+    Store.dead_digest: (1, lambda by: by.store.dead_digest(99)),
     Store.dead_count: (1, lambda by: by.store.dead_count()),
     Store.match_dead: (1, lambda by: by.store.match_dead(None, None, None, None, 9)),
     Stream.ping: (1, lambda by: by.stream.ping()),
-    Stream.queued_ms: (1, lambda by: by.stream.queued_ms()),
+    Stream.length: (1, lambda by: by.stream.length()),
+    Stream.next_due: (1, lambda by: by.stream.next_due()),
     Stream.consumers: (1, lambda by: by.stream.consumers()),
     Stream.dead_ids: (1, lambda by: by.stream.dead_ids()),
+    Stream.dead_digest: (1, lambda by: by.stream.dead_digest()),
     Stream.lengths: (4, lambda by: by.stream.lengths()),
 }
 
