@@ -10,6 +10,7 @@
     ├── NotCancellable        the job is final already (409)
     ├── BacklogFull           admission control refuses (429)
     ├── StoreUnavailable      PostgreSQL or Redis did not answer in time (503)
+    │   └── Locked            a transaction that is still open has what is needed (503)
     ├── ValueRefused          PostgreSQL cannot store a value
     ├── Unauthorized          (401)
     ├── RequestRefused        what the client received instead of success
@@ -111,6 +112,13 @@ class StoreUnavailable(SchedulerError, status=503, title="Store unavailable"):
         remedy = "retry in a moment, submissions with the same idempotency key"
         super().__init__(f"{store} is out of reach ({reason}); {remedy}")
         self.store, self.reason = store, reason
+
+
+class Locked(StoreUnavailable, title="Locked"):
+    """A transaction that is still open holds what this needs; the store is well."""
+
+    def __str__(self) -> str:
+        return f"{self.reason}; retry when that transaction has ended"
 
 
 class ValueRefused(SchedulerError, status=422, title="Value refused"):

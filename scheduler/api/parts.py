@@ -45,5 +45,5 @@ def build_parts(settings: Settings, store: Store, stream: Stream, registry: Regi
         intake,
         waiters,
         Gauges(store, stream),
-        (intake, publisher, backlog, types, waiters),
+        (*intake.lanes, publisher, backlog, types, waiters),
     )

@@ -21,7 +21,7 @@ from psycopg.adapt import AdaptersMap, Dumper, Loader
 from psycopg.pq import Format
 from psycopg.rows import tuple_row
 
-from scheduler.errors import ConfigurationError, StoreUnavailable, ValueRefused
+from scheduler.errors import ConfigurationError, Locked, StoreUnavailable, ValueRefused
 from scheduler.facts.facts import STORE_ERRORS, tell
 
 Row = tuple[Any, ...]
@@ -133,7 +133,8 @@ class Postgres:
             tell(STORE_ERRORS)
             healthy = isinstance(error, _HARMLESS)
             reason = f"no answer in {deadline} s" if loop.time() >= until else _first_line(error)
-            raise StoreUnavailable("PostgreSQL", reason) from error
+            kind = Locked if isinstance(error, psycopg.errors.LockNotAvailable) else StoreUnavailable
+            raise kind("PostgreSQL", reason) from error
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             healthy = True
             raise StoreUnavailable("PostgreSQL", "the schema is not there yet: `scheduler migrate` makes it") from error

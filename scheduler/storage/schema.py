@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 
-from scheduler.errors import StoreUnavailable
+from scheduler.errors import Locked, StoreUnavailable
 from scheduler.storage.postgres import Postgres
 
 # A step may look at every row of a large table; nobody waits for it but who starts.
@@ -55,9 +55,7 @@ async def _apply(postgres: Postgres, name: str, text: str) -> bool:
             if error.diag.constraint_name != "migrations_pkey":
                 raise
             return False
-        except StoreUnavailable as error:
-            if not isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
-                raise
+        except Locked:
             await asyncio.sleep(PAUSE_SECONDS)
     remedy = "end the transaction that keeps the table locked; pg_stat_activity shows it"
     raise StoreUnavailable("PostgreSQL", f"migration {name} got no lock in {LOCK_TRIES} tries: {remedy}")
