@@ -17,7 +17,7 @@ from scheduler.jobs.job import ClaimedJob, HeldJob, NewJob, Outcome, id_text
 from scheduler.jobs.lifecycle import RULES
 from scheduler.jobs.view import Attempt, Job, JobRow, JobSummary, shown
 from scheduler.storage.postgres import Id, Ids, Postgres
-from scheduler.storage.rows import Accepted, Beat, Due, Inserted, Letter, Live, LiveWorker, Settled, T, each_as
+from scheduler.storage.rows import Accepted, Beat, Due, Inserted, Lease, Letter, Live, LiveWorker, Settled, T, each_as
 
 _HERE = Path(__file__).parent
 QUERIES: dict[str, str] = {
@@ -171,13 +171,13 @@ class Store:
         """Who lives, the oldest first."""
         return await self._rows(LiveWorker, "workers")
 
-    async def any_dead(self) -> bool:
-        """Whether a lease ran out that nobody has forgotten yet."""
-        return bool(await self._value("any_dead"))
+    async def leases(self) -> list[Lease]:
+        """Of all workers that nobody has forgotten yet."""
+        return await self._rows(Lease, "leases")
 
-    async def orphans(self, limit: int) -> list[HeldJob]:
-        """What workers hold whose lease ran out or is gone. Reads all unfinished jobs."""
-        return await self._rows(HeldJob, "orphans", limit=limit)
+    async def orphans(self, limit: int, rescuer: bytes | None = None) -> list[HeldJob]:
+        """What workers hold whose lease ran out or is gone; nothing if the rescuer's own did. Reads all unfinished."""
+        return await self._rows(HeldJob, "orphans", limit=limit, rescuer=rescuer and Id(rescuer))
 
     async def forget_dead(self) -> None:
         """Delete the leases that ran out and hold nothing any more."""

@@ -13,7 +13,7 @@ from scheduler.jobs.job import ClaimedJob, Outcome, id_text
 from scheduler.storage.rows import Accepted, Beat, Due, Inserted, Settled
 from scheduler.storage.schema import migrate
 from scheduler.storage.store import Store
-from tests.storage.factory import alter, dead, expire, live_worker, new_id, new_job, running, submitted, value
+from tests.storage.factory import alter, any_dead, dead, expire, live_worker, new_id, new_job, running, submitted, value
 from tests.storage.replies.lost_replies import CLOSING, Case, Table, World
 
 ON_POSTGRES = Table()
@@ -203,7 +203,7 @@ async def what_was_rescued_unheard_is_published_by_the_reconciler(w: World) -> N
     await w.lose(w.store.rescue(outcomes))
     assert await value(w.record, f"{STATE}, crashes", again.id) == ("PENDING", 1, 1, 1)
     assert [letter.id for letter in await w.record.dead_letters()] == [spent.id]
-    assert await w.store.any_dead(), "the next look comes at once"
+    assert await any_dead(w.store), "the next look comes at once"
     assert await w.store.orphans(9) == []
     assert (await w.store.rescue(outcomes)).done == []
     assert await value(w.record, f"{STATE}, crashes", again.id) == ("PENDING", 1, 1, 1)
