@@ -142,7 +142,7 @@ LOOKS: dict[Callable[..., Any], tuple[int, Look]] = {
     Store.dead_letters: (1, lambda by: by.store.dead_letters()),
     Store.dead_count: (1, lambda by: by.store.dead_count()),
     Store.match_dead: (1, lambda by: by.store.match_dead(None, None, None, None, 9)),
-    Stream.ping: (1, lambda by: by.stream.ping()),
+    Stream.require_writable: (1, lambda by: by.stream.require_writable()),
     Stream.queued_ms: (1, lambda by: by.stream.queued_ms()),
     Stream.consumers: (1, lambda by: by.stream.consumers()),
     Stream.dead_ids: (1, lambda by: by.stream.dead_ids()),
