@@ -18,7 +18,7 @@ from scheduler import __version__, settings
 from scheduler.client import Client
 from scheduler.errors import ConfigurationError, SchedulerError
 from scheduler.facts import log
-from scheduler.facts.facts import LEFT_RUNNING_THREADS, UNKNOWN_SETTING, tell
+from scheduler.facts.facts import LEFT_RUNNING_THREADS, tell
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 dlq = typer.Typer(no_args_is_help=True, help="Look after dead letters.")
@@ -214,8 +214,6 @@ def _talk(url: str | None, call: Any) -> Any:
 def _configure(process: str) -> None:
     config = settings.load()
     log.configure(process, config.log_level, config.log_format)
-    for warning in settings.unknown_variables():
-        tell(UNKNOWN_SETTING, reason=warning)
 
 
 def _arm(role: Literal["api", "worker"]) -> None:

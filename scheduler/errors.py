@@ -2,6 +2,7 @@
 
     SchedulerError
     ├── ConfigurationError    a setting is wrong
+    ├── SchemaUnusable        the database cannot be brought up to date, or is ahead
     ├── InvalidJob            one field of a submission is wrong (422)
     │   ├── PayloadTooLarge   (413)
     │   └── UnknownType       no handler of that name is known (422)
@@ -41,6 +42,13 @@ class SchedulerError(Exception):
 
 class ConfigurationError(SchedulerError, title="Configuration error"):
     """A setting that cannot be used."""
+
+
+class SchemaUnusable(SchedulerError, title="Schema unusable"):
+    """The database's schema is not, and cannot be made, what this release needs."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the schema in PostgreSQL cannot be used: {reason}")
 
 
 class InvalidJob(SchedulerError, status=422, title="Invalid job"):

@@ -31,13 +31,13 @@ _UUID_OID, _UUID_ARRAY_OID = 2950, 2951
 _CONNECT_SECONDS = 2
 _OPTIONS = (
     "-c timezone=UTC -c statement_timeout=60s -c lock_timeout=5s -c idle_in_transaction_session_timeout=10s"
-    r" -c default_transaction_isolation=read\ committed -c default_transaction_read_only=off"
+    r" -c default_transaction_isolation=read\ committed -c default_transaction_read_only=off -c scheduler.options=hold"
 )
 # What a server is configured to may be stronger, never weaker. Says whether _OPTIONS hold: a pooler may drop them.
 _PIN = """
 SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')
                                         WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false),
-       current_setting('idle_in_transaction_session_timeout') = '10s'"""
+       coalesce(current_setting('scheduler.options', true), '') = 'hold'"""
 _POOLED = (
     "SCHEDULER_DATABASE_URL leads to a pooler that drops the settings of a session, as PgBouncer does in transaction "
     "mode; give the URL of PostgreSQL itself"
