@@ -75,14 +75,6 @@ class Live(Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Inserted:
-    """Whether a batch was accepted whole; if not, nothing of it was, and `existing` is what stood in its way."""
-
-    whole: bool
-    existing: Sequence[Accepted] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Settled:
     """What came of a batch of outcomes: done now or by an earlier try, or too late.
 

@@ -181,11 +181,11 @@ class Intake:
         left = sorted(jobs, key=lambda job: job.idempotency_key or "")
         own: set[bytes] = set()
         existing: dict[str, Accepted] = {}
-        loop = asyncio.get_running_loop()
+        loop, insert = asyncio.get_running_loop(), self._store.insert_whole if whole else self._store.insert
         while left:
             error = StoreUnavailable("PostgreSQL", "an idempotency key was taken and freed again and again")
             try:
-                if await self._is_inserted(left, whole=whole):
+                if await insert(left) == len(left):
                     break
                 keys = [job.idempotency_key for job in left if job.idempotency_key]
                 found = await self._store.accepted([job.id for job in left], keys)
@@ -205,11 +205,6 @@ class Intake:
         tell(SUBMITTED, new)
         self._publisher.put([job.id for job in jobs if job.id in new and not job.is_delayed])
         return new, existing
-
-    async def _is_inserted(self, jobs: Sequence[NewJob], *, whole: bool) -> bool:
-        if whole:
-            return (await self._store.insert_whole(jobs)).whole
-        return await self._store.insert(jobs) == len(jobs)
 
 
 def _receipt(job: NewJob, new: set[bytes], existing: dict[str, Accepted]) -> Receipt:
