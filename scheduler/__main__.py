@@ -17,7 +17,6 @@ from scheduler import __version__, settings
 from scheduler.client import Client
 from scheduler.errors import ConfigurationError, SchedulerError
 from scheduler.facts import log
-from scheduler.facts.facts import UNKNOWN_SETTING, tell
 from scheduler.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -178,8 +177,6 @@ def _talk(url: str | None, call: Any) -> Any:
 def _configured(process: str) -> Settings:
     config = settings.load()
     log.configure(process, config.log_level, config.log_format)
-    for warning in settings.unknown_variables():
-        tell(UNKNOWN_SETTING, reason=warning)
     return config
 
 

@@ -2,6 +2,7 @@
 
     SchedulerError
     ├── ConfigurationError    a setting is wrong
+    ├── SchemaUnusable        the database cannot be brought up to date, or is ahead
     ├── InvalidJob            one field of a submission is wrong (422)
     │   ├── PayloadTooLarge   (413)
     │   └── UnknownType       no handler of that name is known (422)
@@ -10,6 +11,7 @@
     ├── NotCancellable        the job is final already (409)
     ├── BacklogFull           admission control refuses (429)
     ├── StoreUnavailable      PostgreSQL or Redis did not answer in time (503)
+    │   └── Locked            a transaction that is still open has what is needed (503)
     ├── ValueRefused          PostgreSQL cannot store a value
     ├── Unauthorized          (401)
     ├── RequestRefused        what the client received instead of success
@@ -41,6 +43,13 @@ class SchedulerError(Exception):
 
 class ConfigurationError(SchedulerError, title="Configuration error"):
     """A setting that cannot be used."""
+
+
+class SchemaUnusable(SchedulerError, title="Schema unusable"):
+    """The database's schema is not, and cannot be made, what this release needs."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the schema in PostgreSQL cannot be used: {reason}")
 
 
 class InvalidJob(SchedulerError, status=422, title="Invalid job"):
@@ -112,6 +121,13 @@ class StoreUnavailable(SchedulerError, status=503, title="Store unavailable"):
         remedy = "retry in a moment, submissions with the same idempotency key"
         super().__init__(f"{store} is out of reach ({reason}); {remedy}")
         self.store, self.reason = store, reason
+
+
+class Locked(StoreUnavailable, title="Locked"):
+    """A transaction that is still open holds what this needs; the store is well."""
+
+    def __str__(self) -> str:
+        return f"{self.reason}; retry when that transaction has ended"
 
 
 class ValueRefused(SchedulerError, status=422, title="Value refused"):

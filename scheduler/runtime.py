@@ -25,7 +25,7 @@ from scheduler.keepers.rescuer import Rescuer
 from scheduler.service import Service, pause
 from scheduler.settings import Settings
 from scheduler.storage.postgres import Postgres
-from scheduler.storage.schema import migrate
+from scheduler.storage.schema import bind, migrate
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
 from scheduler.worker.heartbeat import Heartbeat
@@ -99,6 +99,7 @@ async def wait_for_stores(store: Store, stream: Stream, stop: asyncio.Event) -> 
         try:
             for name in await migrate(store.postgres):
                 tell(MIGRATED, migration=name)
+            await bind(store.postgres, stream.stream)
             await stream.ensure_group()
             break
         except StoreUnavailable as error:

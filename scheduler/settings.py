@@ -56,6 +56,10 @@ class Settings(BaseSettings):
     max_payload_bytes: int = Field(1 << 20, ge=1_024)
     max_request_bytes: int = Field(16 << 20, ge=1_024)
     smtp_url: str | None = None
+    samples: bool = False
+    """Reserved, as the two below: known, and without effect yet."""
+    hosts: Words = ()
+    webhook_hosts: Words = ()
     crash_points: Words = ()
     log_format: str = Field("text", pattern="^(text|json)$")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
@@ -78,6 +82,8 @@ class Settings(BaseSettings):
 @lru_cache(maxsize=1)
 def load() -> Settings:
     """The settings of this process. Raises ConfigurationError that names the variable, its value and the remedy."""
+    if unknown := _unknown_variables():
+        raise ConfigurationError("; ".join(unknown))
     try:
         return Settings()
     except ValidationError as error:
@@ -91,8 +97,8 @@ def _explain(item: dict[str, Any]) -> str:
     return f"{name}={item['input']!r}: {item['msg']}"
 
 
-def unknown_variables() -> list[str]:
-    """One warning for each SCHEDULER_ variable that no field reads, with the nearest known name."""
+def _unknown_variables() -> list[str]:
+    """One reproach for each SCHEDULER_ variable that no field reads, with the nearest known name."""
     known = {field.upper() for field in Settings.model_fields}
     return [
         f"{name} is not a setting" + (f"; did you mean {PREFIX}{hint}?" if (hint := nearest(own, known)) else "")

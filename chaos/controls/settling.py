@@ -61,7 +61,7 @@ def no_status_guard() -> None:
     "settle-async", "settles with synchronous_commit=off", breaks=("fencing",), scenario="postgres-restarted", runs=5
 )
 def settle_async() -> None:
-    replace(postgres, "_OPTIONS", f"{vars(postgres)['_OPTIONS']} -c synchronous_commit=off")
+    replace(postgres, "_PIN", "SELECT set_config('synchronous_commit', 'off', false), true")
 
 
 @control(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 from scheduler.api.metrics import Gauges
 from scheduler.api.types import Types
 from scheduler.api.waiters import Waiters
+from scheduler.errors import StoreUnavailable
 from scheduler.jobs.registry import Registry
 from scheduler.service import Service
 from scheduler.settings import Settings
@@ -16,6 +19,38 @@ from scheduler.storage.stream import Stream
 from scheduler.submission.backlog import Backlog
 from scheduler.submission.intake import Intake
 from scheduler.submission.publisher import Publisher
+
+STALLED_SECONDS, FRESH_SECONDS = 10.0, 1.0
+
+
+class Readiness:
+    """Whether this process can do its work: looked at once a second at most, whoever asks."""
+
+    def __init__(self, store: Store, stream: Stream, services: Sequence[Service]) -> None:
+        self._store, self._stream, self._services = store, stream, services
+        self._lock = asyncio.Lock()
+        self._answer: dict[str, str] = {}
+        self._looked_at = -FRESH_SECONDS
+
+    async def answer(self) -> dict[str, str]:
+        """For each part "ok", or what is wrong with it."""
+        async with self._lock:
+            if time.monotonic() - self._looked_at >= FRESH_SECONDS:
+                probes = self._store.postgres.require_writable(), self._stream.require_writable()
+                postgres, redis = await asyncio.gather(*map(_reason, probes))
+                stalled = [service.name for service in self._services if service.idle_seconds > STALLED_SECONDS]
+                loops = f"stalled: {', '.join(stalled)}" if stalled else "ok"
+                self._answer = {"postgres": postgres, "redis": redis, "loops": loops}
+                self._looked_at = time.monotonic()
+            return self._answer
+
+
+async def _reason(probe: Awaitable[object]) -> str:
+    try:
+        await probe
+    except StoreUnavailable as error:
+        return error.reason
+    return "ok"
 
 
 @dataclass(slots=True)
@@ -28,6 +63,7 @@ class Parts:
     intake: Intake
     waiters: Waiters
     gauges: Gauges
+    readiness: Readiness
     services: Sequence[Service]
 
 
@@ -38,6 +74,7 @@ def build_parts(settings: Settings, store: Store, stream: Stream, registry: Regi
     intake = Intake(store, publisher, backlog)
     types = Types(store, registry)
     waiters = Waiters(store)
+    services = (*intake.lanes, publisher, backlog, types, waiters)
     return Parts(
         store,
         stream,
@@ -45,5 +82,6 @@ def build_parts(settings: Settings, store: Store, stream: Stream, registry: Regi
         intake,
         waiters,
         Gauges(store, stream),
-        (intake, publisher, backlog, types, waiters),
+        Readiness(store, stream, services),
+        services,
     )

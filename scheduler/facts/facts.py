@@ -144,7 +144,6 @@ REQUEST_FAILED = Fact("request_failed", "requests answered with 500", "path trac
 WAITING_FOR_STORE = Fact("waiting_for_store", "looks for the stores at start", "reason retry_seconds", WARNING)
 MIGRATED = Fact("migrated", "migrations applied", "migration", INFO)
 REDIS_MAY_EVICT = Fact("redis_may_evict", "times Redis may evict keys", "maxmemory_policy remedy", WARNING)
-UNKNOWN_SETTING = Fact("unknown_setting", "variables that no setting reads", "reason", WARNING)
 API_LISTENING = Fact("api_listening", "APIs that take connections", "url", INFO)
 STARTING_STORES = Fact("starting_stores", "times embedded stores are about to start", "folder", INFO)
 UP = Fact("up", "times API and workers are about to start", "api workers stop", INFO)

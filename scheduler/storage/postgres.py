@@ -21,7 +21,7 @@ from psycopg.adapt import AdaptersMap, Dumper, Loader
 from psycopg.pq import Format
 from psycopg.rows import tuple_row
 
-from scheduler.errors import ConfigurationError, StoreUnavailable, ValueRefused
+from scheduler.errors import ConfigurationError, Locked, StoreUnavailable, ValueRefused
 from scheduler.facts.facts import STORE_ERRORS, tell
 
 Row = tuple[Any, ...]
@@ -29,7 +29,20 @@ Connection = psycopg.AsyncConnection[Row]
 
 _UUID_OID, _UUID_ARRAY_OID = 2950, 2951
 _CONNECT_SECONDS = 2
-_OPTIONS = "-c timezone=UTC -c statement_timeout=60s -c lock_timeout=5s -c idle_in_transaction_session_timeout=10s"
+_OPTIONS = (
+    "-c timezone=UTC -c statement_timeout=60s -c lock_timeout=5s -c idle_in_transaction_session_timeout=10s"
+    r" -c default_transaction_isolation=read\ committed -c default_transaction_read_only=off -c scheduler.options=hold"
+)
+# What a server is configured to may be stronger, never weaker. Says whether _OPTIONS hold: a pooler may drop them.
+_PIN = """
+SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+                                        WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false),
+       coalesce(current_setting('scheduler.options', true), '') = 'hold'"""
+_POOLED = (
+    "SCHEDULER_DATABASE_URL leads to a pooler that drops the settings of a session, as PgBouncer does in transaction "
+    "mode; give the URL of PostgreSQL itself"
+)
+SPARE_SECONDS = 3.0
 # The connection is as good as before; the statement is worth another try.
 _HARMLESS = (psycopg.errors.DeadlockDetected, psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
 
@@ -82,11 +95,12 @@ class Postgres:
     def __init__(self, url: str, *, size: int, deadline_seconds: float, name: str) -> None:
         try:
             psycopg.conninfo.conninfo_to_dict(url)
-        except psycopg.ProgrammingError as error:
-            example = "postgresql://user:password@host:5432/database"
-            raise ConfigurationError(f"SCHEDULER_DATABASE_URL is no {example}: {_first_line(error)}") from error
+        except psycopg.ProgrammingError:  # its message may hold the password
+            raise ConfigurationError(
+                "SCHEDULER_DATABASE_URL is no postgresql://user:password@host:5432/database"
+            ) from None
         self._url, self._deadline, self._name = url, deadline_seconds, name
-        self._free: list[Connection] = []
+        self._free: list[tuple[Connection, float]] = []  # with when it was used last
         self._slots = asyncio.Semaphore(size)
 
     async def fetch(self, query: str, parameters: dict[str, Any] | None = None, each: Any = tuple_row) -> list[Any]:
@@ -132,8 +146,13 @@ class Postgres:
             # A bare Rollback gets here when the link broke while it was being carried out.
             tell(STORE_ERRORS)
             healthy = isinstance(error, _HARMLESS)
+            if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+                self._drop_unused_since(loop.time())  # all of them lead to a server that is no primary any more
+            if "unsupported startup parameter" in str(error):
+                raise ConfigurationError(_POOLED) from error
             reason = f"no answer in {deadline} s" if loop.time() >= until else _first_line(error)
-            raise StoreUnavailable("PostgreSQL", reason) from error
+            kind = Locked if isinstance(error, psycopg.errors.LockNotAvailable) else StoreUnavailable
+            raise kind("PostgreSQL", reason) from error
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             healthy = True
             raise StoreUnavailable("PostgreSQL", "the schema is not there yet: `scheduler migrate` makes it") from error
@@ -147,13 +166,19 @@ class Postgres:
             if watchdog:
                 watchdog.cancel()
             if connection and healthy and not connection.closed:
-                self._free.append(connection)
+                self._free.append((connection, loop.time()))
+                self._drop_unused_since(loop.time() - SPARE_SECONDS, keep=1)
             elif connection:
                 connection.pgconn.finish()
 
+    def _drop_unused_since(self, then: float, keep: int = 0) -> None:
+        while len(self._free) > keep and self._free[0][1] <= then:
+            connection, _ = self._free.pop(0)
+            connection.pgconn.finish()
+
     async def _take(self, until: float) -> Connection:
         while self._free:
-            connection = self._free.pop()
+            connection, _ = self._free.pop()
             if not connection.closed:
                 return connection
         try:
@@ -166,15 +191,34 @@ class Postgres:
                     client_encoding="utf8",  # a server in SQL_ASCII would have text arrive as bytes
                     options=_OPTIONS,
                 )
+                await _pin(connection)
         except TimeoutError as error:
             raise psycopg.OperationalError("no connection in time") from error
         register(connection.adapters)
         return connection
 
+    async def require_writable(self) -> None:
+        """Raises StoreUnavailable when the server does not answer, or takes no writes."""
+        query = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool"
+        if (await self.fetch(query))[0][0]:
+            raise StoreUnavailable("PostgreSQL", "read-only: a standby, or read-only by its configuration")
+
     async def close(self) -> None:
         """Close what is idle."""
         while self._free:
-            await self._free.pop().close()
+            await self._free.pop()[0].close()
+
+
+async def _pin(connection: Connection) -> None:
+    """Raises ConfigurationError when the session does not keep its settings."""
+    holds = False
+    try:
+        _, holds = (await (await connection.execute(_PIN.encode())).fetchall())[0]
+    finally:
+        if not holds:
+            connection.pgconn.finish()
+    if not holds:
+        raise ConfigurationError(_POOLED)
 
 
 def _sever(connection: Connection) -> None:

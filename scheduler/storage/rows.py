@@ -47,6 +47,14 @@ class Beat(Struct, frozen=True, gc=False):
     cancelled: list[bytes]
 
 
+class Lease(Struct, frozen=True, gc=False):
+    """When a worker's lease runs out (epoch seconds), and in how many seconds that is: 0 or less, it has."""
+
+    id: bytes
+    expires_at: float
+    left_seconds: float
+
+
 class LiveWorker(Struct, frozen=True, gc=False):
     """A worker whose lease holds, as it reports itself; `id` is uuid text."""
 
@@ -64,14 +72,6 @@ class Live(Struct, frozen=True, gc=False):
     waiting: int
     processing: int
     oldest_due_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Inserted:
-    """Whether a batch was accepted whole; if not, nothing of it was, and `existing` is what stood in its way."""
-
-    whole: bool
-    existing: Sequence[Accepted] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,17 @@ from pathlib import Path
 
 import psycopg
 
-from scheduler.errors import StoreUnavailable
+from scheduler.errors import ConfigurationError, Locked, SchemaUnusable, StoreUnavailable, ValueRefused
 from scheduler.storage.postgres import Postgres
 
 # A step may look at every row of a large table; nobody waits for it but who starts.
 DEADLINE_SECONDS = 600.0
 # A step that asks for a table lock sets a short lock_timeout: who submits waits behind it. In between they go on.
 LOCK_TRIES, PAUSE_SECONDS = 20, 1.0
+# Classes of errors that pass by themselves: links, restarts, deadlocks, a server short of something.
+_PASSING = {"08", "40", "53", "57"}
+_BIND = "INSERT INTO scheduler.settings (name, value) VALUES ('stream', %(stream)s) ON CONFLICT DO NOTHING"
+_BY_OWNER = "run `scheduler migrate` as a role that may change the schema"
 _STEP = re.compile(r"^-- step ([a-z_]+): .*\n", re.MULTILINE)
 _BOOTSTRAP = """
 SELECT pg_advisory_xact_lock(hashtext('scheduler.migrate'));
@@ -28,11 +32,49 @@ _RECORD = "SET LOCAL statement_timeout = 0; INSERT INTO scheduler.migrations (na
 
 
 async def migrate(postgres: Postgres) -> list[str]:
-    """Apply the steps that this database has not seen, in order. Returns their names. Raises StoreUnavailable."""
-    async with postgres.use() as connection:
-        await connection.execute(_BOOTSTRAP.encode(), prepare=False)
-    known = {row[0] for row in await postgres.fetch("SELECT name FROM scheduler.migrations")}
-    return [name for name, text in _steps() if name not in known and await _apply(postgres, name, text)]
+    """Apply the steps that this database has not seen, in order. Returns their names.
+
+    Raises StoreUnavailable, SchemaUnusable when it cannot be brought up to date, ConfigurationError for a server that
+    forgets what it has committed.
+    """
+    await _require_durable(postgres)
+    try:
+        if (known := await _known(postgres)) is None:
+            async with postgres.use() as connection:
+                await connection.execute(_BOOTSTRAP.encode(), prepare=False)
+            known = await _known(postgres) or set()
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise SchemaUnusable(f"{error}; {_BY_OWNER}") from error
+    steps = _steps()
+    if newer := known - {name for name, _ in steps}:
+        raise SchemaUnusable(
+            f"a newer release has applied {', '.join(sorted(newer))}; start that release, or a later one"
+        )
+    return [name for name, text in steps if name not in known and await _apply(postgres, name, text)]
+
+
+async def bind(postgres: Postgres, stream: str) -> None:
+    """The first stream that a database meets is its only one. Raises ConfigurationError for another."""
+    await postgres.fetch(_BIND, {"stream": stream})
+    [(bound,)] = await postgres.fetch("SELECT value FROM scheduler.settings WHERE name = 'stream'")
+    if bound != stream:
+        remedy = "every queue needs a database of its own; to rename one, delete that row of scheduler.settings first"
+        raise ConfigurationError(f"SCHEDULER_STREAM={stream!r}, but this database's jobs are on {bound!r}; {remedy}")
+
+
+async def _require_durable(postgres: Postgres) -> None:
+    off = await postgres.fetch(
+        "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'"
+    )
+    for (name,) in off:
+        harm = "a crash of its machine would lose or spoil accepted jobs"
+        raise ConfigurationError(f"PostgreSQL runs with {name}=off: {harm}; set {name}=on")
+
+
+async def _known(postgres: Postgres) -> set[str] | None:
+    """The names of the steps that were applied; None where there is no table of them."""
+    [(is_there,)] = await postgres.fetch("SELECT to_regclass('scheduler.migrations') IS NOT NULL")
+    return {row[0] for row in await postgres.fetch("SELECT name FROM scheduler.migrations")} if is_there else None
 
 
 def _steps() -> list[tuple[str, str]]:
@@ -51,13 +93,14 @@ async def _apply(postgres: Postgres, name: str, text: str) -> bool:
             async with postgres.use(DEADLINE_SECONDS) as connection:
                 await connection.execute((_RECORD.format(name) + text).encode(), prepare=False)
             return True
-        except psycopg.errors.UniqueViolation as error:
-            if error.diag.constraint_name != "migrations_pkey":
-                raise
-            return False
-        except StoreUnavailable as error:
-            if not isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
-                raise
+        except Locked:
             await asyncio.sleep(PAUSE_SECONDS)
+        except (StoreUnavailable, ValueRefused, psycopg.Error) as error:
+            cause = error if isinstance(error, psycopg.Error) else error.__cause__
+            if isinstance(cause, psycopg.errors.UniqueViolation) and cause.diag.constraint_name == "migrations_pkey":
+                return False
+            if not isinstance(cause, psycopg.Error) or (cause.sqlstate or "08")[:2] in _PASSING:
+                raise
+            raise SchemaUnusable(f"migration {name} failed: {cause}; {_BY_OWNER}") from error
     remedy = "end the transaction that keeps the table locked; pg_stat_activity shows it"
     raise StoreUnavailable("PostgreSQL", f"migration {name} got no lock in {LOCK_TRIES} tries: {remedy}")

@@ -17,7 +17,7 @@ from scheduler.jobs.job import ClaimedJob, HeldJob, NewJob, Outcome, id_text
 from scheduler.jobs.lifecycle import RULES
 from scheduler.jobs.view import Attempt, Job, JobRow, JobSummary, shown
 from scheduler.storage.postgres import Id, Ids, Postgres
-from scheduler.storage.rows import Accepted, Beat, Due, Inserted, Letter, Live, LiveWorker, Settled, T, each_as
+from scheduler.storage.rows import Accepted, Beat, Due, Lease, Letter, Live, LiveWorker, Settled, T, each_as
 
 _HERE = Path(__file__).parent
 QUERIES: dict[str, str] = {
@@ -65,21 +65,15 @@ class Store:
         tell(INSERTED, jobs)
         return inserted
 
-    async def insert_whole(self, jobs: Sequence[NewJob]) -> Inserted:
-        """Accept all jobs, or none when an id or key exists already."""
-        inserted = len(jobs)
+    async def insert_whole(self, jobs: Sequence[NewJob]) -> int:
+        """Accept all jobs, or none when an id or key exists already. Returns how many rows were new by themselves."""
         tell(INSERTING, jobs)
-        if jobs:
-            async with self.postgres.use() as connection, connection.transaction():
-                inserted = (await connection.execute(QUERIES["insert"], _columns(jobs), binary=True)).rowcount
-                if inserted < len(jobs):
-                    raise psycopg.Rollback
+        async with self.postgres.use() as connection, connection.transaction():
+            inserted = (await connection.execute(QUERIES["insert"], _columns(jobs), binary=True)).rowcount
+            if inserted < len(jobs):
+                raise psycopg.Rollback
         tell(INSERTED, jobs)
-        if inserted == len(jobs):
-            return Inserted(True)
-        # Looked up after the rollback: our own rows, which it took back, must not be among what exists.
-        keys = [job.idempotency_key for job in jobs if job.idempotency_key]
-        return Inserted(False, await self.accepted([job.id for job in jobs], keys))
+        return inserted
 
     async def accepted(self, job_ids: Sequence[bytes], keys: Sequence[str]) -> list[Accepted]:
         """Which of these ids and keys exist."""
@@ -171,13 +165,13 @@ class Store:
         """Who lives, the oldest first."""
         return await self._rows(LiveWorker, "workers")
 
-    async def any_dead(self) -> bool:
-        """Whether a lease ran out that nobody has forgotten yet."""
-        return bool(await self._value("any_dead"))
+    async def leases(self) -> list[Lease]:
+        """Of all workers that nobody has forgotten yet."""
+        return await self._rows(Lease, "leases")
 
-    async def orphans(self, limit: int) -> list[HeldJob]:
-        """What workers hold whose lease ran out or is gone. Reads all unfinished jobs."""
-        return await self._rows(HeldJob, "orphans", limit=limit)
+    async def orphans(self, limit: int, rescuer: bytes | None = None) -> list[HeldJob]:
+        """What workers hold whose lease ran out or is gone; nothing if the rescuer's own did. Reads all unfinished."""
+        return await self._rows(HeldJob, "orphans", limit=limit, rescuer=rescuer and Id(rescuer))
 
     async def forget_dead(self) -> None:
         """Delete the leases that ran out and hold nothing any more."""

@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
@@ -31,6 +31,7 @@ MAX_IDS_A_CALL = 1_000
 MAX_LETTERS = 10_000
 MAX_ERROR = 200
 BLOCK_MS = 1_000
+_LEFT = {"READONLY", "MISCONF", "LOADING", "NOREPLICAS", "MASTERDOWN"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +70,36 @@ class Lengths:
     dlq: int
 
 
+class _Leaving:
+    """A connection that hangs up on a server which does not take writes (any more): the next one may reach another."""
+
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*arguments, **options)  # type: ignore[misc]
+        except RedisError as error:
+            if getattr(error, "status_code", None) in _LEFT or str(error).partition(" ")[0] in _LEFT:
+                await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+            raise
+
+
 def connect(url: str, *, deadline_seconds: float, name: str, connections: int = 8) -> Redis:
     """A client that neither retries nor waits longer than the deadline. Raises ConfigurationError."""
     try:
-        return Redis.from_url(
+        pool: ConnectionPool = BlockingConnectionPool.from_url(
             url,
             protocol=2,
             client_name=name,
             socket_timeout=deadline_seconds,
             socket_connect_timeout=deadline_seconds,
             max_connections=connections,
+            timeout=deadline_seconds,
             retry=Retry(NoBackoff(), 0),
             health_check_interval=0,
         )
-    except ValueError as error:
-        raise ConfigurationError(f"SCHEDULER_REDIS_URL is no redis://host:6379/0: {error}") from error
+    except ValueError:  # its message may hold the password
+        raise ConfigurationError("SCHEDULER_REDIS_URL is no redis://user:password@host:6379/0") from None
+    pool.connection_class = type("LeavingConnection", (_Leaving, pool.connection_class), {})
+    return Redis.from_pool(pool)
 
 
 class Stream:
@@ -93,7 +109,7 @@ class Stream:
         self.stream, self.group = stream, group
         self.retry, self.dlq = f"{{{stream}}}:retry", f"{stream}:dlq"
         self._dlq_keys = [self.dlq, f"{{{self.dlq}}}:index", f"{{{self.dlq}}}:digest"]
-        self._turn = f"{{{stream}}}:reconciler"
+        self._turn, self._probe = f"{{{stream}}}:reconciler", f"{{{stream}}}:probe"
         self.on_scheduled: Callable[[float], None] = lambda _: None
         self._redis = connect(url, deadline_seconds=deadline_seconds, name=name)
         self._reader = connect(url, deadline_seconds=BLOCK_MS / 1000 + deadline_seconds, name=f"{name}-reader")
@@ -113,10 +129,10 @@ class Stream:
         async with translated():
             return await self._scripts[name](keys=keys, args=arguments)
 
-    async def ping(self) -> None:
-        """Raises StoreUnavailable when Redis does not answer."""
+    async def require_writable(self) -> None:
+        """Raises StoreUnavailable when Redis does not answer, is full, or a replica."""
         async with translated():
-            await self._redis.ping()
+            await self._redis.set(self._probe, b"", px=1_000)
 
     async def eviction_policy(self) -> str | None:
         """The server's maxmemory-policy, None where it will not say."""

@@ -2,6 +2,7 @@
 
 Concurrent submissions share one insert, with no timer: while one statement runs, the next batch gathers. A 202 follows
 the commit. A statement whose reply is lost is repeated with the same ids, which the insert skips if they are there.
+A key that an open transaction is submitting makes the insert wait, by its own lock_timeout for a moment only.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from scheduler.errors import BacklogFull, KeyReused, StoreUnavailable
+from scheduler.errors import BacklogFull, KeyReused, Locked, StoreUnavailable, ValueRefused
 from scheduler.facts.facts import REFUSED, REPEATED, SUBMITTED, tell
 from scheduler.jobs.job import NewJob, id_text
 from scheduler.service import Service, pause
@@ -24,10 +25,12 @@ from scheduler.submission.publisher import Publisher
 from scheduler.submission.submission import require_same
 
 MAX_GATHERED = 20_000
-MAX_GATHERED_BYTES = 256 << 20
+MAX_GATHERED_BYTES = 128 << 20
 MAX_BYTES_A_STATEMENT = 8 << 20
 PACE_SECONDS = 0.002
 PATIENCE_SECONDS = 5.0
+# Who waits for somebody's transaction to end waits this long, and keeps so many connections at most from all others.
+LOCKED_SECONDS, ALONE = 2.0, 3
 
 
 class Receipt(NamedTuple):
@@ -48,45 +51,26 @@ class Request:
     size: int
 
 
-class Intake(Service):
-    """Gathers while one statement runs, commits the next batch as soon as it has ended."""
+class Lane(Service):
+    """Gathers while one statement runs, has the next batch committed as soon as it has ended."""
 
-    name = "intake"
-
-    def __init__(self, store: Store, publisher: Publisher, backlog: Backlog) -> None:
+    def __init__(self, name: str, commit: Callable[[list[Request]], Awaitable[None]]) -> None:
         super().__init__()
-        self._store, self._publisher, self._backlog = store, publisher, backlog
+        self.name, self._commit = name, commit
         self._gathered: deque[Request] = deque()
         self._rows = self._bytes = 0
         self._arrived = asyncio.Event()
         self._flushed_at = 0.0
 
-    async def submit(self, jobs: Sequence[NewJob]) -> list[Receipt]:
-        """Accept all of `jobs` or none. Raises BacklogFull, KeyReused, StoreUnavailable."""
-        due = sum(not job.is_delayed for job in jobs)
-        await self._backlog.admit(due)
-        accepted = 0
-        try:
-            receipts = await self._accept(jobs)
-            accepted = sum(not receipt.is_repeat for receipt in receipts)
-            return receipts
-        finally:
-            self._backlog.settle(due, min(due, accepted))
-
-    async def _accept(self, jobs: Sequence[NewJob]) -> list[Receipt]:
-        size = sum(len(job.payload) for job in jobs)
-        if self._rows and (self._rows + len(jobs) > MAX_GATHERED or self._bytes + size > MAX_GATHERED_BYTES):
-            tell(REFUSED, jobs)
+    def put(self, request: Request) -> None:
+        """Let it gather. Raises BacklogFull."""
+        rows, size = self._rows + len(request.jobs), self._bytes + request.size
+        if self._rows and (rows > MAX_GATHERED or size > MAX_GATHERED_BYTES):
+            tell(REFUSED, request.jobs)
             raise BacklogFull(self._rows, MAX_GATHERED)
-        loop = asyncio.get_running_loop()
-        request = Request(jobs, loop.create_future(), loop.time() + PATIENCE_SECONDS, size)
-        if len(jobs) > 1 and any(job.idempotency_key for job in jobs):
-            return await self._submit_keyed_batch(request)
         self._gathered.append(request)
-        self._rows += len(jobs)
-        self._bytes += size
+        self._rows, self._bytes = rows, size
         self._arrived.set()
-        return await request.done
 
     async def tick(self) -> float:
         if not self._gathered:
@@ -103,7 +87,7 @@ class Intake(Service):
             for request in batch:
                 if not request.done.done():
                     request.done.set_exception(error)
-            if not isinstance(error, StoreUnavailable):
+            if not isinstance(error, StoreUnavailable | ValueRefused):
                 raise
         return 0.0
 
@@ -120,72 +104,108 @@ class Intake(Service):
             self._bytes -= following.size
         return batch
 
+
+class Intake:
+    """Two lanes, as a key may have to wait for somebody's transaction; what one request alone spoils goes alone."""
+
+    def __init__(self, store: Store, publisher: Publisher, backlog: Backlog) -> None:
+        self._store, self._publisher, self._backlog = store, publisher, backlog
+        self.lanes = Lane("intake", self._commit), Lane("intake-keyed", self._commit)
+        self._alone_slots = asyncio.Semaphore(ALONE)
+
+    async def submit(self, jobs: Sequence[NewJob]) -> list[Receipt]:
+        """Accept all of `jobs` or none. Raises BacklogFull, KeyReused, StoreUnavailable, ValueRefused."""
+        due = sum(not job.is_delayed for job in jobs)
+        await self._backlog.admit(due)
+        accepted = 0
+        try:
+            receipts = await self._accept(jobs)
+            accepted = sum(not receipt.is_repeat for receipt in receipts)
+            return receipts
+        finally:
+            self._backlog.settle(due, min(due, accepted))
+
+    async def _accept(self, jobs: Sequence[NewJob]) -> list[Receipt]:
+        loop = asyncio.get_running_loop()
+        size = sum(len(job.payload) for job in jobs)
+        request = Request(jobs, loop.create_future(), loop.time() + PATIENCE_SECONDS, size)
+        is_keyed = any(job.idempotency_key for job in jobs)
+        if is_keyed and len(jobs) > 1:
+            return await self._alone(request)
+        self.lanes[is_keyed].put(request)
+        try:
+            return await request.done
+        except (Locked, ValueRefused):
+            return await self._alone(request)
+
+    async def _alone(self, request: Request) -> list[Receipt]:
+        """In statements of its own, whole or not at all. Its key may be in a transaction that is still open."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + LOCKED_SECONDS
+        while True:
+            try:
+                async with self._alone_slots:
+                    new, existing = await self._insert(request.jobs, request.until, whole=True)
+                return self._receipts(request, new, existing)
+            except Locked as error:
+                if clock() >= until:
+                    reason = "its idempotency key is being submitted by a transaction that is still open"
+                    raise Locked(error.store, reason) from error
+            await asyncio.sleep(0.1)
+
     async def _commit(self, batch: list[Request]) -> None:
         """Insert the jobs of all these requests in one statement; look up only what it skipped."""
         jobs = [job for request in batch for job in request.jobs]
-        # Unique keys are locked in one order by every process, or two of them would deadlock.
-        jobs.sort(key=lambda job: job.idempotency_key or "")
         new, existing = await self._insert(jobs, max(request.until for request in batch))
-        tell(SUBMITTED, new)
-        self._publisher.put([job.id for job in jobs if job.id in new and not job.is_delayed])
         for request in batch:
             if request.done.done():
                 continue
             try:
-                receipts = [_receipt(job, new, existing) for job in request.jobs]
-                tell(REPEATED, sum(receipt.is_repeat for receipt in receipts))
-                request.done.set_result(receipts)
+                request.done.set_result(self._receipts(request, new, existing))
             except KeyReused as error:
                 request.done.set_exception(error)
 
-    async def _insert(self, jobs: list[NewJob], until: float) -> tuple[set[bytes], dict[str, Accepted]]:
-        """The ids that are in the table by our doing, and what other jobs hold the keys of the rest."""
-        repeated = False
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                inserted = await self._store.insert(jobs)
-                if inserted == len(jobs) and not repeated:
-                    return {job.id for job in jobs}, {}
-                keys = [job.idempotency_key for job in jobs if job.idempotency_key]
-                found = await self._store.accepted([job.id for job in jobs], keys)
-                new = {row.id for row in found} & {job.id for job in jobs}
-                existing = {row.key: row for row in found if row.key}
-                if all(job.id in new or job.idempotency_key in existing for job in jobs):
-                    return new, existing
-            except StoreUnavailable:
-                if loop.time() >= until:
-                    raise
-            if loop.time() >= until:
-                raise StoreUnavailable("PostgreSQL", "an idempotency key was taken and freed again and again")
-            repeated = True
-            await asyncio.sleep(0.05)
+    def _receipts(self, request: Request, new: set[bytes], existing: dict[str, Accepted]) -> list[Receipt]:
+        """Raises KeyReused."""
+        receipts = [_receipt(job, new, existing) for job in request.jobs]
+        tell(REPEATED, sum(receipt.is_repeat for receipt in receipts))
+        return receipts
 
-    async def _submit_keyed_batch(self, request: Request) -> list[Receipt]:
-        """A batch with keys stands or falls alone: one transaction, rolled back if any key is taken."""
-        jobs = sorted(request.jobs, key=lambda job: job.idempotency_key or "")
-        existing: dict[str, Accepted] = {}
+    async def _insert(
+        self, jobs: Sequence[NewJob], until: float, *, whole: bool = False
+    ) -> tuple[set[bytes], dict[str, Accepted]]:
+        """The ids that are in the table by our doing, and what other jobs hold the keys of the rest.
+
+        With `whole`, one transaction, rolled back if any key is taken, and repeated without what exists.
+        """
+        # Unique keys are locked in one order by every process, or two of them would deadlock.
+        left = sorted(jobs, key=lambda job: job.idempotency_key or "")
         own: set[bytes] = set()
-        while True:
-            fresh = [job for job in jobs if job.id not in own and job.idempotency_key not in existing]
+        existing: dict[str, Accepted] = {}
+        loop, insert = asyncio.get_running_loop(), self._store.insert_whole if whole else self._store.insert
+        while left:
+            error = StoreUnavailable("PostgreSQL", "an idempotency key was taken and freed again and again")
             try:
-                inserted = await self._store.insert_whole(fresh)
-            except StoreUnavailable:
-                if asyncio.get_running_loop().time() >= request.until:
-                    raise
-                await asyncio.sleep(0.05)
-                continue
-            if inserted.whole:
-                break
-            own |= {row.id for row in inserted.existing} & {job.id for job in jobs}
-            existing |= {row.key: row for row in inserted.existing if row.key and row.id not in own}
-            for job in jobs:
-                if job.idempotency_key in existing:
-                    _receipt(job, own, existing)
-        new = own | {job.id for job in fresh}
-        tell(SUBMITTED, fresh)
-        self._publisher.put([job.id for job in fresh if not job.is_delayed])
-        return [_receipt(job, new, existing) for job in request.jobs]
+                if await insert(left) == len(left):
+                    break
+                keys = [job.idempotency_key for job in left if job.idempotency_key]
+                found = await self._store.accepted([job.id for job in left], keys)
+                own |= {row.id for row in found} & {job.id for job in left}
+                existing |= {row.key: row for row in found if row.key}
+                if whole:
+                    _ = [_receipt(job, own, existing) for job in left if job.idempotency_key in existing]
+                left = [job for job in left if job.id not in own and job.idempotency_key not in existing]
+            except Locked:
+                raise
+            except StoreUnavailable as unavailable:
+                error = unavailable
+            if left and loop.time() >= until:
+                raise error
+            await asyncio.sleep(0.05 if left else 0)
+        new = own | {job.id for job in left}
+        tell(SUBMITTED, new)
+        self._publisher.put([job.id for job in jobs if job.id in new and not job.is_delayed])
+        return new, existing
 
 
 def _receipt(job: NewJob, new: set[bytes], existing: dict[str, Accepted]) -> Receipt:

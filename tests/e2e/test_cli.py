@@ -152,3 +152,19 @@ def _lives(pid: int) -> bool:
     listing = ["ps", "-o", "state=", "-p", str(pid)]
     state = subprocess.run(listing, capture_output=True, text=True, check=False, timeout=10).stdout.strip()
     return bool(state) and not state.startswith("Z")
+
+
+async def test_a_process_with_another_stream_ends_with_2(cluster: Cluster) -> None:
+    cluster.start("worker")
+    bound = "SELECT value FROM scheduler.settings"
+    await eventually(lambda: cluster.rows(bound) == [(cluster.stream,)], within=20)
+    others = [cluster.start(command, stream="other", port=0) for command in ("api", "worker")]
+    await eventually(lambda: {each.poll() for each in others} == {2}, within=20)
+    assert cluster.log().count(f"this database's jobs are on {cluster.stream!r}") == 2
+
+
+def test_an_unknown_setting_ends_a_process_with_2_and_the_nearest_one(cluster: Cluster) -> None:
+    environment = cluster.environment() | {"SCHEDULER_LEASE_SECOND": "5"}
+    command = [sys.executable, "-m", "scheduler", "worker"]
+    wrong = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (wrong.returncode, "did you mean SCHEDULER_LEASE_SECONDS?" in wrong.stderr) == (2, True)

@@ -39,6 +39,11 @@ async def expire(store: Store, worker: bytes) -> None:
     await alter(store, "workers SET expires_at = now() - interval '1 second' WHERE id", worker)
 
 
+async def any_dead(store: Store) -> bool:
+    """Whether there is a lease that ran out."""
+    return any(lease.left_seconds <= 0 for lease in await store.leases())
+
+
 async def running(store: Store, worker: bytes, **fields: Any) -> ClaimedJob:
     """A job that `worker` has just claimed."""
     [job] = await store.claim(worker, await submitted(store, **fields))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scheduler.jobs.job import id_bytes
-from scheduler.storage.rows import Accepted, Inserted
+from scheduler.storage.rows import Accepted
 from scheduler.storage.store import Store
 from tests.storage.factory import alter, dead, live_worker, new_id, new_job, running, submitted
 
@@ -55,9 +55,11 @@ async def test_inserting_the_same_ids_again_after_a_lost_reply_adds_nothing(stor
 
 async def test_a_whole_insert_writes_nothing_when_one_key_is_taken_and_says_whose_it_is(store: Store) -> None:
     taken = new_job(idempotency_key="k", fingerprint=b"f")
-    assert await store.insert_whole([taken]) == await store.insert_whole([]) == Inserted(True)
+    assert await store.insert_whole([taken]) == 1
     batch = [new_job(), new_job(idempotency_key="k"), new_job()]
-    assert await store.insert_whole(batch) == Inserted(False, [Accepted(taken.id, "k", b"f", "PENDING")])
+    assert await store.insert_whole(batch) == 2
+    keys = ["k"]
+    assert await store.accepted([job.id for job in batch], keys) == [Accepted(taken.id, "k", b"f", "PENDING")]
     assert await store.backlog(100) == 1
 
 

@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from scheduler.errors import ConfigurationError, StoreUnavailable, ValueRefused
 from scheduler.storage.postgres import Id, Ids, Postgres
+from scheduler.storage.stream import connect
 from tests.cluster import Cluster, eventually
 from tests.storage.factory import new_id
 from tests.storage.replies.links import linked, silent_server
@@ -164,3 +166,38 @@ async def test_the_servers_own_limits_bound_what_a_lost_client_can_hold(cluster:
         rows = await postgres.fetch("SELECT setting::int FROM pg_settings WHERE name = ANY(%(n)s)", {"n": list(names)})
         assert all(0 < row[0] <= 60_000 for row in rows)
         assert len(rows) == 3
+
+
+async def test_what_a_database_or_role_is_set_to_does_not_make_202_a_lie(database_url: str) -> None:
+    name = urlsplit(database_url).path[1:]
+    given = {"synchronous_commit": "off", "default_transaction_isolation": "'serializable'"}
+    query = "SELECT current_setting('synchronous_commit'), current_setting('transaction_isolation')"
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as admin:
+        for setting, value in {**given, "default_transaction_read_only": "on"}.items():
+            await admin.execute(f"ALTER DATABASE {name} SET {setting} = {value}".encode())
+        async with pool(database_url) as postgres:
+            assert await postgres.fetch(query) == [("on", "read committed")]
+            await postgres.require_writable()
+        await admin.execute(f"ALTER DATABASE {name} SET synchronous_commit = remote_apply".encode())
+        async with pool(database_url) as postgres:
+            assert await postgres.fetch(query) == [("remote_apply", "read committed")]
+
+
+async def test_a_session_that_does_not_keep_its_settings_is_refused(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind PgBouncer in transaction mode with ignore_startup_parameters=options."""
+    monkeypatch.setattr("scheduler.storage.postgres._OPTIONS", "")
+    async with pool(database_url) as postgres:
+        with pytest.raises(ConfigurationError, match=r"pooler .* give the URL of PostgreSQL itself"):
+            await postgres.fetch("SELECT 1")
+
+
+@pytest.mark.parametrize("url", ["postgres:/user:SECRET@host/x", "postgresql//user:SECRET@host/x"])
+def test_a_wrong_url_is_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        Postgres(url, size=1, deadline_seconds=1, name="tests")
+    assert "SECRET" not in str(raised.value)
+    with pytest.raises(ConfigurationError) as raised:
+        connect("redis://user:SE/CRET@host:SECRET/0", deadline_seconds=1, name="tests")
+    assert "SECRET" not in str(raised.value)

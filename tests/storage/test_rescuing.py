@@ -12,7 +12,7 @@ from scheduler.jobs.lifecycle import Transition
 from scheduler.storage.postgres import Id, Ids, Postgres
 from scheduler.storage.rows import Due, Letter, Settled
 from scheduler.storage.store import QUERIES, Store
-from tests.storage.factory import expire, live_worker, new_id, rescue, running, submitted, value
+from tests.storage.factory import any_dead, expire, live_worker, new_id, rescue, running, submitted, value
 
 STATE = "status, attempt, fence"
 
@@ -33,13 +33,13 @@ async def test_a_rescue_gives_back_the_jobs_of_dead_and_vanished_workers_only(st
     [waiting] = await submitted(store)
     await expire(store, lapsed)
     await store.postgres.fetch(f"DELETE FROM scheduler.workers WHERE id = '{gone.hex()}'::uuid")
-    assert await store.any_dead()
+    assert await any_dead(store)
     rescued = await rescue(store)
     assert set(rescued.due_ms) == {o.job.id for o in rescued.done} == {lapsed_job.id, gone_job.id}
     assert await value(store, STATE, kept.id) == ("PROCESSING", 1, 1)
     assert await value(store, STATE, waiting) == ("PENDING", 0, 0)
     assert {worker.id for worker in await store.workers()} == {id_text(alive)}
-    assert not await store.any_dead()
+    assert not await any_dead(store)
     assert (await rescue(store)).done == []
 
 
@@ -121,15 +121,15 @@ async def test_what_its_worker_settled_or_took_up_again_meanwhile_is_not_rescued
 
 async def test_a_rescue_cut_short_after_any_step_is_due_at_once_for_whoever_looks_next(store: Store) -> None:
     _, job, seen = await orphaned(store)
-    assert await store.any_dead(), "after the look"
+    assert await any_dead(store), "after the look"
     await store.forget_dead()
-    assert await store.any_dead(), "a lease is not forgotten while it holds something"
+    assert await any_dead(store), "a lease is not forgotten while it holds something"
     await store.rescue(seen)
-    assert await store.any_dead(), "after the settle"
+    assert await any_dead(store), "after the settle"
     assert await store.overlooked(3_600.0, 9) == [Due(job.id, None)], "the reconciler publishes it, if nobody does"
     assert await store.orphans(9) == []
     await store.forget_dead()
-    assert not await store.any_dead()
+    assert not await any_dead(store)
 
 
 async def test_a_claim_that_commits_after_its_worker_was_forgotten_is_found_by_the_next_look(store: Store) -> None:
@@ -139,7 +139,7 @@ async def test_a_claim_that_commits_after_its_worker_was_forgotten_is_found_by_t
         await claiming.execute(QUERIES["claim"], {"worker": Id(worker), "ids": Ids([job_id])}, binary=True)
         await expire(store, worker)
         assert (await rescue(store)).done == []
-        assert not await store.any_dead()
+        assert not await any_dead(store)
     assert [job.id for job in await store.orphans(9)] == [job_id]
     assert list((await rescue(store)).due_ms) == [job_id]
 
@@ -154,7 +154,7 @@ async def test_a_look_is_bounded_and_what_it_left_is_found_by_the_next(store: St
         assert len(seen) == min(2, left)
         await store.rescue([Outcome.crash(job) for job in seen])
         await store.forget_dead()
-        assert await store.any_dead() is (left == 3)
+        assert await any_dead(store) is (left == 3)
 
 
 # -- leases

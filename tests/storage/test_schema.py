@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
+from scheduler.embedded import Postgres as EmbeddedPostgres
 from scheduler.embedded import Stores
-from scheduler.errors import StoreUnavailable, ValueRefused
+from scheduler.embedded.postgres import SETTINGS as SETTINGS_OF_SERVER
+from scheduler.errors import ConfigurationError, SchemaUnusable, StoreUnavailable
 from scheduler.jobs.job import Outcome
 from scheduler.storage import schema
 from scheduler.storage.postgres import Postgres
-from scheduler.storage.schema import migrate
+from scheduler.storage.schema import bind, migrate
 from scheduler.storage.store import Store
 from tests.cluster import ROOT, eventually
 from tests.storage.factory import live_worker, new_id, new_job
 
 FIRST = ROOT / "scheduler/storage/migrations/0001_schema.sql"
-BIND, VALIDATE = "0002_bounds.bind", "0002_bounds.validate"
+BIND, VALIDATE, SETTINGS = "0002_bounds.bind", "0002_bounds.validate", "0005_settings"
 BEYOND: list[dict[str, Any]] = [
     {"max_attempts": 0},  # these two are bounds of the first migration
     {"timeout_seconds": 0.0},
@@ -73,7 +77,7 @@ async def older(pools: list[Postgres]) -> Store:
 
 async def test_five_who_migrate_at_the_same_time_apply_each_step_once(pools: list[Postgres]) -> None:
     applied = await asyncio.gather(*(migrate(one) for one in pools))
-    assert sorted(itertools.chain(*applied)) == ["0001_schema", BIND, VALIDATE]
+    assert sorted(itertools.chain(*applied)) == ["0001_schema", BIND, VALIDATE, SETTINGS]
     assert await migrate(pools[0]) == []
     assert await Store(pools[0]).insert([new_job()]) == 1
 
@@ -88,10 +92,10 @@ async def test_a_run_goes_on_behind_the_step_that_the_one_before_has_finished(
 ) -> None:
     steps = schema._steps()
     monkeypatch.setattr(schema, "_steps", lambda: [*steps[:2], (VALIDATE, "SELECT 1/0")])
-    with pytest.raises(ValueRefused):
+    with pytest.raises(SchemaUnusable, match=r"migration 0002_bounds\.validate failed: division by zero"):
         await migrate(older.postgres)
     monkeypatch.undo()
-    assert await migrate(older.postgres) == [VALIDATE]
+    assert await migrate(older.postgres) == [VALIDATE, SETTINGS]
     checks = "SELECT convalidated FROM pg_constraint WHERE conname = 'jobs_bounds'"
     assert await older.postgres.fetch(checks) == [(True,)]
 
@@ -103,7 +107,7 @@ async def test_what_lies_beyond_a_bound_is_refused_by_the_database_too(store: St
 
 
 async def test_jobs_that_an_older_release_let_in_are_cancelled_and_claimed_beside_new_ones(older: Store) -> None:
-    assert await migrate(older.postgres) == [BIND, VALIDATE]
+    assert await migrate(older.postgres) == [BIND, VALIDATE, SETTINGS]
     await older.insert([new_job()])
     ids = [row[0] for row in await older.postgres.fetch("SELECT id FROM scheduler.jobs")]
     assert await older.cancel(ids.pop(0))
@@ -154,7 +158,7 @@ async def test_writers_go_on_while_the_migration_waits_for_a_transaction_that_ho
             await _insert(writer)
         assert not migration.done()
         await reader.rollback()
-        assert await migration == [BIND, VALIDATE]
+        assert await migration == [BIND, VALIDATE, SETTINGS]
 
 
 async def test_rows_are_validated_beside_a_transaction_that_writes(
@@ -166,7 +170,7 @@ async def test_rows_are_validated_beside_a_transaction_that_writes(
     monkeypatch.undo()
     async with await psycopg.AsyncConnection.connect(empty_database_url) as writer:
         await _insert(writer)
-        assert await migrate(older.postgres) == [VALIDATE]
+        assert await migrate(older.postgres) == [VALIDATE, SETTINGS]
         await _insert(writer)
 
 
@@ -179,4 +183,59 @@ async def test_a_table_that_stays_locked_ends_the_migration_with_the_remedy(
         await reader.execute("SELECT count(*) FROM scheduler.jobs")
         with pytest.raises(StoreUnavailable, match="end the transaction that keeps the table locked"):
             await migrate(older.postgres)
-    assert await migrate(older.postgres) == [BIND, VALIDATE]
+    assert await migrate(older.postgres) == [BIND, VALIDATE, SETTINGS]
+
+
+# -- whom it refuses
+
+
+async def test_a_schema_of_a_newer_release_is_refused(pools: list[Postgres]) -> None:
+    await migrate(pools[0])
+    await pools[0].fetch("INSERT INTO scheduler.migrations (name) VALUES ('9999_future')")
+    with pytest.raises(SchemaUnusable, match="a newer release has applied 9999_future"):
+        await migrate(pools[0])
+
+
+async def test_a_role_that_may_only_read_and_write_rows_starts_once_the_schema_is_there(
+    pools: list[Postgres], empty_database_url: str
+) -> None:
+    await pools[0].fetch("DROP ROLE IF EXISTS modest")
+    await pools[0].fetch("CREATE ROLE modest LOGIN PASSWORD 'modest'")
+    parts = urlsplit(empty_database_url)
+    url = parts._replace(netloc=f"modest:modest@{parts.hostname}:{parts.port}").geturl()
+    modest = Postgres(url, size=1, deadline_seconds=5, name="tests")
+    try:
+        with pytest.raises(SchemaUnusable, match=r"(?s)permission denied .*; run `scheduler migrate` as"):
+            await migrate(modest)
+        await migrate(pools[0])
+        with pytest.raises(SchemaUnusable, match="permission denied"):
+            await migrate(modest)
+        await pools[0].fetch("GRANT USAGE ON SCHEMA scheduler TO modest")
+        await pools[0].fetch("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA scheduler TO modest")
+        assert await migrate(modest) == []
+        await bind(modest, "s")
+        assert await Store(modest).insert([new_job()]) == 1
+    finally:
+        await modest.close()
+        await pools[0].fetch("DROP OWNED BY modest")
+        await pools[0].fetch("DROP ROLE modest")
+
+
+async def test_a_database_has_one_stream(store: Store) -> None:
+    for _ in range(2):
+        await bind(store.postgres, "first")
+    with pytest.raises(ConfigurationError, match=r"'second', but this database's jobs are on 'first'; .* of its own"):
+        await bind(store.postgres, "second")
+
+
+async def test_a_server_that_forgets_what_it_committed_is_refused(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SETTINGS_OF_SERVER, "fsync", "off")
+        server = EmbeddedPostgres(tmp_path)
+        postgres = Postgres(server.start().url, size=1, deadline_seconds=5, name="tests")
+    try:
+        with pytest.raises(ConfigurationError, match=r"fsync=off: .*; set fsync=on"):
+            await migrate(postgres)
+    finally:
+        await postgres.close()
+        server.erase()

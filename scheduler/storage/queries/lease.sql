@@ -19,17 +19,20 @@ DELETE FROM scheduler.workers WHERE id = %(id)s
 SELECT id::text, name, round(extract(epoch FROM now() - started_at), 3)::float8 AS age_seconds, types, counters::jsonb
 FROM scheduler.workers w WHERE expires_at > now() ORDER BY w.started_at, w.id
 
--- any_dead: is there a lease that ran out
-SELECT EXISTS (SELECT FROM scheduler.workers WHERE expires_at <= now())
+-- leases: when each runs out
+SELECT id, extract(epoch FROM expires_at)::float8 AS expires_at,
+       extract(epoch FROM expires_at - clock_timestamp())::float8 AS left_seconds FROM scheduler.workers
 
 -- held_by: what a worker holds, knowing it or not: the reply to a claim may have been lost
 SELECT id, fence, type, attempt, max_attempts FROM scheduler.jobs
 WHERE finished_at IS NULL AND status = 'PROCESSING' AND worker_id = %(worker)s
 
--- orphans: what dead or vanished workers hold; `settle` gives it back
+-- orphans: what dead or vanished workers hold; `settle` gives it back. When the clock has stepped, the rescuer's own lease
+-- may have run out too: then nothing
 SELECT id, fence, type, attempt, max_attempts FROM scheduler.jobs j
 WHERE finished_at IS NULL AND status = 'PROCESSING'
   AND NOT EXISTS (SELECT FROM scheduler.workers w WHERE w.id = j.worker_id AND w.expires_at > now())
+  AND (%(rescuer)s::uuid IS NULL OR EXISTS (SELECT FROM scheduler.workers WHERE id = %(rescuer)s AND expires_at > now()))
 ORDER BY id LIMIT %(limit)s
 
 -- forget_dead: end the leases that ran out and hold nothing any more; last, so that a rescue cut short is seen to be due

@@ -1,7 +1,7 @@
 -- How a job comes in.
 
--- insert: accept jobs; a row whose id or idempotency key exists is skipped, the caller looks it up. Redis hears of a job that
--- waits from the reconciler, a minute before its time
+-- insert: accept jobs; a row whose id or idempotency key exists is skipped, the caller looks it up. A key that an open
+-- transaction is submitting is waited for, but only for a moment. Redis hears of a job that waits from the reconciler, a minute before its time
 INSERT INTO scheduler.jobs (id, type, payload, max_attempts, timeout_seconds, run_at, reconcile_at, idempotency_key, fingerprint)
 SELECT n.id, n.type, n.payload::json, n.max_attempts, n.timeout_seconds, due.at,
        CASE WHEN due.at > now() + interval '1 minute' THEN due.at - interval '1 minute'
@@ -10,7 +10,8 @@ SELECT n.id, n.type, n.payload::json, n.max_attempts, n.timeout_seconds, due.at,
 FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(payloads)s::text[], %(max_attempts)s::int[], %(timeouts)s::float8[],
             %(delays)s::float8[], %(run_ats)s::float8[], %(keys)s::text[], %(fingerprints)s::bytea[])
      AS n(id, type, payload, max_attempts, timeout_seconds, delay, run_at, idempotency_key, fingerprint),
-     greatest(now(), coalesce(to_timestamp(n.run_at), now() + n.delay * interval '1 second')) AS due(at)
+     greatest(now(), coalesce(to_timestamp(n.run_at), now() + n.delay * interval '1 second')) AS due(at),
+     (SELECT set_config('lock_timeout', '50ms', true)) AS patience
 ON CONFLICT DO NOTHING
 
 -- submit: accept one job inside the caller's transaction; nobody publishes it, so the reconciler does at once

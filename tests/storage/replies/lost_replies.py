@@ -198,7 +198,7 @@ async def world(
         own = World(toxiproxy, fault, record, index, store, far_stream, wires, far_database)
         await _empty(own)
         await store.clock_ms()
-        await far_stream.ping()
+        await far_stream.require_writable()
         await far_stream._reader.ping()
         yield own
 
