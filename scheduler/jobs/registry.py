@@ -1,25 +1,54 @@
-"""Which function handles which type. A user's handler may replace a built-in of the same name, never another user's."""
+"""Which function handles which type, and the type's defaults. A user's handler may replace a built-in one, no other."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
 
 from scheduler.errors import ConfigurationError
+from scheduler.jobs.retry import Backoff, RetryPolicy
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+YEAR_SECONDS = 366 * 86_400
+
+
+class _Options(Struct):
+    """What the options of a type may be."""
+
+    max_attempts: Annotated[int, Meta(ge=1, le=1_000)] | None
+    timeout: Annotated[float, Meta(gt=0, le=YEAR_SECONDS)] | None
+    backoff: Annotated[float, Meta(ge=0, le=YEAR_SECONDS)] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A function and the type it handles."""
+    """A function, the type it handles, and the defaults of the type (None: those of the settings).
+
+    The function takes (ctx, payload); a plain one runs in a thread. Raises ConfigurationError for what cannot work.
+    """
 
     type: str
-    function: Callable[[Any, Any], Any]
-    is_async: bool
+    function: Callable[..., Any]
+    max_attempts: int | None = None
+    backoff: Backoff | None = None
+    timeout_seconds: float | None = None
     is_builtin: bool = False
+    is_async: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        base = self.backoff.delay(1) if isinstance(self.backoff, RetryPolicy) else self.backoff
+        _check(self.type, self.function)
+        options = {"max_attempts": self.max_attempts, "timeout": self.timeout_seconds}
+        try:
+            msgspec.convert({**options, "backoff": None if callable(base) else base}, _Options)
+        except msgspec.ValidationError as error:
+            given = {**options, "backoff": self.backoff}
+            raise ConfigurationError(f"job type {self.type!r}: {error}; it was given {given}") from error
+        object.__setattr__(self, "is_async", inspect.iscoroutinefunction(self.function))
 
 
 class Registry:
@@ -28,18 +57,15 @@ class Registry:
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
 
-    def add(self, type: str, function: Callable[..., Any], *, is_builtin: bool = False) -> None:
-        """Raises ConfigurationError for an unusable name and for a second handler of one type."""
-        if not type or len(type) > 200 or not type.isprintable():
-            raise ConfigurationError(f"job type {type!r} must be 1 to 200 printable characters")
-        known = self._handlers.get(type)
-        if is_builtin and known and not known.is_builtin:
+    def add(self, handler: Handler) -> None:
+        """Raises ConfigurationError for a second handler of one type."""
+        known = self._handlers.get(handler.type)
+        if known and handler.is_builtin and not known.is_builtin:
             return
-        if known and not known.is_builtin and known.function is not function:
-            raise ConfigurationError(
-                f"type {type!r} has two handlers, {name_of(known.function)} and {name_of(function)}; rename one"
-            )
-        self._handlers[type] = Handler(type, function, inspect.iscoroutinefunction(function), is_builtin)
+        if known and not known.is_builtin and known.function is not handler.function:
+            both = f"{name_of(known.function)} and {name_of(handler.function)}"
+            raise ConfigurationError(f"type {handler.type!r} has two handlers, {both}; rename one")
+        self._handlers[handler.type] = handler
 
     def get(self, type: str) -> Handler | None:
         """The handler of the type, None when there is none."""
@@ -54,17 +80,22 @@ class Registry:
 
 def name_of(function: Callable[..., Any]) -> str:
     """Module and name, for messages."""
-    return f"{function.__module__}.{function.__qualname__}"
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+
+def _check(type: str, function: Callable[..., Any]) -> None:
+    """Raises ConfigurationError for a type that cannot be shown or stored, and a function that no job can run in."""
+    if not type or len(type) > 200 or not type.isprintable():
+        raise ConfigurationError(f"job type {type!r} must be 1 to 200 printable characters")
+    whose = f"{name_of(function)}, the handler of type {type!r}"
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(f"{whose}, is a generator: called, it would do nothing; return instead of yielding")
+    try:
+        inspect.signature(function).bind("ctx", "payload")
+    except TypeError as error:
+        raise ConfigurationError(f"{whose}, must take (ctx, payload): {error}") from error
+    except ValueError:
+        return  # a function written in C does not tell
 
 
 handlers = Registry()
-
-
-def job(type: str) -> Callable[[Function], Function]:
-    """Register the decorated `async def` or plain `def` (run in a thread) as the handler of `type`."""
-
-    def register(function: Function) -> Function:
-        handlers.add(type, function, is_builtin=function.__module__ == "scheduler.samples")
-        return function
-
-    return register

@@ -5,7 +5,8 @@ Whether it does is decided by `after_failure` in `lifecycle`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +28,17 @@ class RetryPolicy:
         except OverflowError:
             delay = self.cap_seconds
         return float(min(delay, self.cap_seconds) * (1 + self.jitter * chance))
+
+    def delay_of(self, backoff: Backoff | None, attempt: int, chance: float = 0.0) -> float:
+        """As `delay`, by what a type says of its own. Raises what its function raises, ValueError for no delay."""
+        if backoff is None or isinstance(backoff, RetryPolicy):
+            return (backoff or self).delay(attempt, chance)
+        if not callable(backoff):
+            return replace(self, base_seconds=backoff).delay(attempt, chance)
+        seconds = float(backoff(attempt))
+        if not 0 <= seconds <= self.cap_seconds:
+            raise ValueError(f"a delay must lie between 0 and {self.cap_seconds:g} s, not {seconds}")
+        return seconds
+
+
+Backoff = float | RetryPolicy | Callable[[int], float]  # base seconds, a policy, seconds by the failed attempt's number

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import scheduler.samples  # noqa: F401  (registers the built-in types)
 from scheduler import settings
 from scheduler.client import new_id
 from scheduler.errors import InvalidJob, UnknownType
+from scheduler.handlers import Job
 from scheduler.jobs.job import ClaimedJob, id_bytes, id_text
 from scheduler.jobs.lifecycle import Status, apply
 from scheduler.jobs.registry import Handler, handlers
@@ -52,7 +52,7 @@ async def run_inline(
     Raises UnknownType, and InvalidJob for what the API would refuse; whatever the handler raises becomes the outcome.
     """
     handler = _handler(what)
-    asked = Submission.of(handler.type, payload, None, None, max_attempts, timeout_seconds)
+    asked = Submission.of(handler.type, payload, max_attempts=max_attempts, timeout_seconds=timeout_seconds)
     if (raw := id_bytes(job_id) if job_id else new_id()) is None:
         raise InvalidJob("job_id", f"must be a uuid, not {job_id!r}")
     new = asked.job(raw, time.time(), settings.load())
@@ -90,5 +90,6 @@ def _handler(what: str | Callable[..., Any]) -> Handler:
         error = UnknownType("type", what, handlers)
         error.add_note("A test imports the module that registers its handler.")
         raise error
-    known = (handler for type in handlers if (handler := handlers.get(type)) and handler.function is what)
-    return next(known, None) or Handler(what.__qualname__[-200:], what, inspect.iscoroutinefunction(what))
+    if isinstance(what, Job) and (known := handlers.get(what.type)):
+        return known
+    return Handler(what.__qualname__[-200:], what)
