@@ -90,15 +90,13 @@ def _checked(jobs: Iterable[Mapping[str, Any]]) -> list[Submission]:
     given = list(islice(jobs, MAX_BATCH_JOBS + 1))
     if not 1 <= len(given) <= MAX_BATCH_JOBS:
         raise refused("jobs", "")
-    checked, keys = list[Submission](), dict[str | None, int]()
+    checked = list[Submission]()
     for n, fields in enumerate(given):
         try:
             checked.append(Submission.of(**fields))
         except InvalidJob as error:
             error.field = f"jobs[{n}].{error.field}"
             raise
-        if (key := checked[n].idempotency_key) and keys.setdefault(key, n) != n:
-            raise InvalidJob(f"jobs[{n}].idempotency_key", f"repeats that of jobs[{keys[key]}]")
     return checked
 
 

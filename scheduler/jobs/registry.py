@@ -5,23 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any
-
-import msgspec
-from msgspec import Meta, Struct
+from typing import Any
 
 from scheduler.errors import ConfigurationError
-from scheduler.jobs.retry import Backoff, RetryPolicy
-
-YEAR_SECONDS = 366 * 86_400
-
-
-class _Options(Struct):
-    """What the options of a type may be."""
-
-    max_attempts: Annotated[int, Meta(ge=1, le=1_000)] | None
-    timeout: Annotated[float, Meta(gt=0, le=YEAR_SECONDS)] | None
-    backoff: Annotated[float, Meta(ge=0, le=YEAR_SECONDS)] | None
+from scheduler.jobs.retry import Backoff
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +27,20 @@ class Handler:
     is_async: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        base = self.backoff.delay(1) if isinstance(self.backoff, RetryPolicy) else self.backoff
-        _check(self.type, self.function)
-        options = {"max_attempts": self.max_attempts, "timeout": self.timeout_seconds}
-        try:
-            msgspec.convert({**options, "backoff": None if callable(base) else base}, _Options)
-        except msgspec.ValidationError as error:
-            given = {**options, "backoff": self.backoff}
-            raise ConfigurationError(f"job type {self.type!r}: {error}; it was given {given}") from error
         object.__setattr__(self, "is_async", inspect.iscoroutinefunction(self.function))
+        if not self.type or len(self.type) > 200 or not self.type.isprintable():
+            raise ConfigurationError(f"job type {self.type!r} must be 1 to 200 printable characters")
+        if inspect.isgeneratorfunction(self.function) or inspect.isasyncgenfunction(self.function):
+            raise ConfigurationError(f"{self} is a generator: called, it would do nothing; return instead of yielding")
+        try:
+            inspect.signature(self.function).bind("ctx", "payload")
+        except TypeError as error:
+            raise ConfigurationError(f"{self} must take (ctx, payload): {error}") from error
+        except ValueError:
+            return  # a function written in C does not tell
+
+    def __str__(self) -> str:
+        return f"{name_of(self.function)}, the handler of type {self.type!r},"
 
 
 class Registry:
@@ -81,21 +73,6 @@ class Registry:
 def name_of(function: Callable[..., Any]) -> str:
     """Module and name, for messages."""
     return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
-
-
-def _check(type: str, function: Callable[..., Any]) -> None:
-    """Raises ConfigurationError for a type that cannot be shown or stored, and a function that no job can run in."""
-    if not type or len(type) > 200 or not type.isprintable():
-        raise ConfigurationError(f"job type {type!r} must be 1 to 200 printable characters")
-    whose = f"{name_of(function)}, the handler of type {type!r}"
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise ConfigurationError(f"{whose}, is a generator: called, it would do nothing; return instead of yielding")
-    try:
-        inspect.signature(function).bind("ctx", "payload")
-    except TypeError as error:
-        raise ConfigurationError(f"{whose}, must take (ctx, payload): {error}") from error
-    except ValueError:
-        return  # a function written in C does not tell
 
 
 handlers = Registry()

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+LONGEST_SECONDS = 366 * 86_400
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -30,14 +32,15 @@ class RetryPolicy:
         return float(min(delay, self.cap_seconds) * (1 + self.jitter * chance))
 
     def delay_of(self, backoff: Backoff | None, attempt: int, chance: float = 0.0) -> float:
-        """As `delay`, by what a type says of its own. Raises what its function raises, ValueError for no delay."""
-        if backoff is None or isinstance(backoff, RetryPolicy):
-            return (backoff or self).delay(attempt, chance)
-        if not callable(backoff):
-            return replace(self, base_seconds=backoff).delay(attempt, chance)
-        seconds = float(backoff(attempt))
-        if not 0 <= seconds <= self.cap_seconds:
-            raise ValueError(f"a delay must lie between 0 and {self.cap_seconds:g} s, not {seconds}")
+        """As `delay`, by what a type says of its own. Raises what its function raises, and ValueError for no delay."""
+        if callable(backoff):
+            seconds = float(backoff(attempt))
+        else:
+            own = self if backoff is None else backoff
+            own = replace(self, base_seconds=own) if isinstance(own, int | float) else own
+            seconds = own.delay(attempt, chance)
+        if not 0 <= seconds <= LONGEST_SECONDS:
+            raise ValueError(f"a delay must lie between 0 s and a year, not {seconds}")
         return seconds
 
 

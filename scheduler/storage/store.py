@@ -132,6 +132,7 @@ class Store:
             rules=[place[o.transition] for o in outcomes],
             delays=[o.delay_seconds for o in outcomes],
             results=[o.result for o in outcomes],
+            traces=[o.trace for o in outcomes],
             of_dead=of_dead,
         )
         due = {row.id: row.due_ms for row in rows}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -126,14 +127,14 @@ def test_whatever_takes_both_can_be_a_handler(function: Callable[..., Any]) -> N
     [
         *({"max_attempts": value} for value in (0, 1_001, 2.0, True, "3")),
         *({"timeout": value} for value in (0, -1, float("nan"), float("inf"), True, "3")),
-        *({"backoff": value} for value in (-1, float("nan"), float("inf"), True, "3", RetryPolicy(-1))),
+        *({"backoff": value} for value in (-1, float("nan"), "3", {2: 3}, RetryPolicy(-1))),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_naming_its_value(options: dict[str, Any]) -> None:
-    [(name, value)] = options.items()
-    with pytest.raises(ConfigurationError, match=rf"^job type 'A': Expected .*{name}.*it was given .*'{name}': "):
+    name, value = next(iter(options.items()))
+    with pytest.raises(ConfigurationError, match=rf"^job type 'A' with .*{name}={re.escape(repr(value))}[,:]"):
         job("A", **options)(first)
-    assert "A" not in handlers, value
+    assert "A" not in handlers
 
 
 def test_what_a_type_says_of_itself_is_kept() -> None:
