@@ -14,12 +14,11 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar, Unpack, cast, overloa
 import httpx
 import msgspec
 import psycopg
+from psycopg.rows import tuple_row
 
 from scheduler import settings
 from scheduler.errors import InvalidJob, PayloadTooLarge, RequestRefused, StoreUnavailable
 from scheduler.jobs.job import IdSequence, NewJob, id_text
-from scheduler.storage.postgres import Ids, register
-from scheduler.storage.rows import Accepted, each_as
 from scheduler.storage.store import QUERIES, columns
 from scheduler.submission.submission import (
     MAX_BATCH_JOBS,
@@ -115,43 +114,43 @@ def _insert(to: Any, asked: list[Submission]) -> list[str] | Awaited[list[str]]:
 
 
 def _by_sql(conn: psycopg.Connection[Any], jobs: list[NewJob]) -> list[str]:
-    cursor = psycopg.Cursor(conn, row_factory=each_as(Accepted))
-    register(cursor.adapters)
+    cursor = psycopg.Cursor(conn, row_factory=tuple_row)
     with conn.transaction() if len(jobs) > 1 else nullcontext():
-        if cursor.execute(QUERIES["submit"], _ordered(jobs), binary=True).rowcount == len(jobs):
+        if cursor.execute(*_insertion(jobs)).rowcount == len(jobs):
             return [id_text(job.id) for job in jobs]
-        return _held(jobs, cursor.execute(QUERIES["accepted"], _sought(jobs), binary=True).fetchall())
+        return _held(jobs, cursor.execute(QUERIES["accepted"], _keys(jobs)).fetchall())
 
 
 async def _by_sql_later(conn: psycopg.AsyncConnection[Any], jobs: list[NewJob]) -> list[str]:
-    cursor = psycopg.AsyncCursor(conn, row_factory=each_as(Accepted))
-    register(cursor.adapters)
+    cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
     async with conn.transaction() if len(jobs) > 1 else nullcontext():
-        if (await cursor.execute(QUERIES["submit"], _ordered(jobs), binary=True)).rowcount == len(jobs):
+        if (await cursor.execute(*_insertion(jobs))).rowcount == len(jobs):
             return [id_text(job.id) for job in jobs]
-        return _held(jobs, await (await cursor.execute(QUERIES["accepted"], _sought(jobs), binary=True)).fetchall())
+        return _held(jobs, await (await cursor.execute(QUERIES["accepted"], _keys(jobs))).fetchall())
 
 
-def _ordered(jobs: list[NewJob]) -> dict[str, Any]:
-    """The columns; unique keys are locked in one order by every process, or two of them would deadlock."""
-    return columns(sorted(jobs, key=lambda job: job.idempotency_key or ""))
+def _insertion(jobs: list[NewJob]) -> tuple[str, dict[str, Any]]:
+    if len(jobs) == 1:
+        return QUERIES["submit"], {**msgspec.structs.asdict(jobs[0]), "id": uuid.UUID(bytes=jobs[0].id)}
+    # Unique keys are locked in one order by every process, or two of them would deadlock.
+    ordered = sorted(jobs, key=lambda job: job.idempotency_key or "")
+    return QUERIES["submit_many"], {**columns(ordered), "ids": [uuid.UUID(bytes=job.id) for job in ordered]}
 
 
-def _sought(jobs: list[NewJob]) -> dict[str, Any]:
-    keys = [job.idempotency_key for job in jobs if job.idempotency_key]
-    return {"ids": Ids(job.id for job in jobs), "keys": keys}
+def _keys(jobs: list[NewJob]) -> dict[str, Any]:
+    return {"ids": [], "keys": [job.idempotency_key for job in jobs if job.idempotency_key]}
 
 
-def _held(jobs: list[NewJob], rows: list[Accepted]) -> list[str]:
+def _held(jobs: list[NewJob], rows: list[tuple[Any, ...]]) -> list[str]:
     """The ids of jobs of which some had been submitted before. Raises KeyReused."""
-    own, keys = {row.id for row in rows}, {row.key: row for row in rows}
+    holders = {row[1]: row for row in rows}
     for job in jobs:
-        if job.id not in own and job.idempotency_key not in keys:
-            reason = f"the job of key {job.idempotency_key!r} is being submitted by an older snapshot's rival"
+        if (key := job.idempotency_key) and key not in holders:
+            reason = f"the job of key {key!r} is being submitted by an older snapshot's rival"
             raise StoreUnavailable("PostgreSQL", reason)
-        if job.id not in own:
-            require_same(job, id_text(keys[job.idempotency_key].id), keys[job.idempotency_key].fingerprint)
-    return [id_text(job.id if job.id in own else keys[job.idempotency_key].id) for job in jobs]
+        if key:
+            require_same(job, str(holders[key][0]), holders[key][2])
+    return [str(holders[job.idempotency_key][0]) if job.idempotency_key else id_text(job.id) for job in jobs]
 
 
 def _pause(answer: _Answer, planned: float | None) -> float | None:

@@ -11,7 +11,14 @@ FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(payloads)s::text[], %(max_atte
      AS n(id, type, payload, max_attempts, timeout_seconds, delay, run_at, idempotency_key, fingerprint)
 ON CONFLICT DO NOTHING
 
--- submit: accept jobs inside the caller's transaction; nobody publishes them, so the reconciler does at once
+-- submit: accept one job inside the caller's transaction; nobody publishes it, so the reconciler does at once
+INSERT INTO scheduler.jobs (id, type, payload, max_attempts, timeout_seconds, run_at, idempotency_key, fingerprint)
+VALUES (%(id)s::uuid, %(type)s, %(payload)s::json, %(max_attempts)s, %(timeout_seconds)s,
+        greatest(now(), coalesce(to_timestamp(%(run_at)s::float8), now() + %(delay_seconds)s::float8 * interval '1 second')),
+        %(idempotency_key)s, %(fingerprint)s)
+ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+
+-- submit_many: the same for several
 INSERT INTO scheduler.jobs (id, type, payload, max_attempts, timeout_seconds, run_at, idempotency_key, fingerprint)
 SELECT n.id, n.type, n.payload::json, n.max_attempts, n.timeout_seconds,
        greatest(now(), coalesce(to_timestamp(n.run_at), now() + n.delay * interval '1 second')), n.idempotency_key, n.fingerprint
