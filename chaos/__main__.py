@@ -170,6 +170,9 @@ def model(
 def prove(
     rounds: Annotated[int, typer.Option(min=1, max=1_000, help="Seeds for each scenario")] = 15,
     only: Annotated[str, typer.Option(help="Only scenarios whose name holds this; write nothing")] = "",
+    promise: Annotated[
+        list[str] | None, typer.Option(help="Only this promise and its controls; may be repeated")
+    ] = None,
     seed: Seed = 1,
     lanes: Lanes = 2,
     runs_dir: RunsDir = RUNS,
@@ -183,13 +186,19 @@ def prove(
     from chaos.series.tables import control_table, trial_table
 
     claims = register.load()
-    series = Campaign(claims.attacks, rounds=rounds, only=only, first_seed=seed, runs_dir=str(runs_dir))
+    part = claims.only(promise) if promise else claims
+    controls = sorted({name for claim in part.promises for name in claim.controls}) if promise else None
+    series = Campaign(
+        part.attacks, rounds=rounds, only=only, first_seed=seed, runs_dir=str(runs_dir), controls=controls
+    )
     _in_lanes(series.trials(), lanes, series.hear)
     series.compare()
     out.print(trial_table(series.troubled) if series.troubled else f"{len(series.ended)} runs, all valid")
     if not only:
         out.print(control_table(series.controls))
-        register.save(register.with_results(claims, series.folders, list(series.controls.tried.values())))
+        tried = list(series.controls.tried.values())
+        found = register.with_part(claims, part, series.folders, tried) if promise else None
+        register.save(found or register.with_results(claims, series.folders, tried))
     raise typer.Exit(0 if series.as_expected else 1)
 
 

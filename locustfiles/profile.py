@@ -38,9 +38,13 @@ class Settings:
     api_key: str | None = None
     history: Path | None = None
     op_base: int = 1_000_000
+    rate: float = 50.0  # jobs/s; this and the next two are for open-loop profiles
+    seconds: float = 30.0
+    max_in_flight: int = 2_000
 
     @classmethod
     def read(cls, prefix: str) -> Settings:
+        """From the environment as it is now. Raises ValueError for what is no number."""
         env, default = os.environ, cls()
         return cls(
             jobs=int(env.get(f"{prefix}_JOBS", default.jobs)),
@@ -51,6 +55,9 @@ class Settings:
             api_key=env.get("SCHEDULER_API_KEYS", "").split(",")[0].strip() or None,
             history=Path(env["RUN_HISTORY"]) if env.get("RUN_HISTORY") else None,
             op_base=int(env.get("RUN_OP_BASE", default.op_base)),
+            rate=float(env.get(f"{prefix}_RATE", default.rate)),
+            seconds=float(env.get(f"{prefix}_SECONDS", default.seconds)),
+            max_in_flight=int(env.get(f"{prefix}_MAX_IN_FLIGHT", default.max_in_flight)),
         )
 
 
@@ -108,21 +115,23 @@ class Test:
 
 
 class Profile:
-    """A named load: its settings, the test under way, and the test events of Locust it answers to."""
+    """A named load: its settings, the test under way, and the test events of Locust it answers to.
+
+    Importing it reads nothing and opens nothing: settings, history and test are there from Locust's `init` on.
+    """
+
+    settings: Settings
+    test: Test
 
     def __init__(self, name: str, *, users: int | None = None, limit: float | None = None) -> None:
         self.name = name
-        self.settings = Settings.read(name.upper())
-        self._users = users or self.settings.jobs
-        self._limit = self.settings.jobs if limit is None else limit
-        self._history = History(self.settings.history, self.settings.op_base)
+        self._users, self._limit = users, limit
         self._interrupted = False
-        self._begin()
         self._listen()
 
     def _listen(self) -> None:
         hooks: tuple[tuple[Any, Callable[..., None]], ...] = (
-            (events.init, self._check),
+            (events.init, self._open),
             (events.test_start, self._begin),
             (events.test_stopping, self._drain),
             (events.test_stop, self._tell),
@@ -143,16 +152,28 @@ class Profile:
     def _begin(self, **_: Any) -> None:
         prefix = f"{self.name}-{uuid.uuid4().hex[:12]}"
         source = jobs(self.settings.seed, prefix, self.settings.webhook_url)
-        self.test = Test(self.settings, source, self._history, self._limit)
+        limit = self.settings.jobs if self._limit is None else self._limit
+        self.test = Test(self.settings, source, self._history, limit)
 
-    def _check(self, environment: Environment, **_: Any) -> None:
+    def _open(self, environment: Environment, **_: Any) -> None:
+        """Read the environment and begin. Locust logs an Exception of a listener and goes on; SystemExit ends it."""
+        try:
+            self.settings = Settings.read(self.name.upper())
+        except ValueError as error:
+            raise SystemExit(f"{self.name}: a setting is no number: {error}") from error
+        self._history = History(self.settings.history, self.settings.op_base)
+        self._begin()
+        self._check(environment)
+
+    def _check(self, environment: Environment) -> None:
         if not isinstance(environment.runner, LocalRunner):
             told = f"{self.name} counts its jobs in one process: leave out --master and --processes"
             raise RuntimeError(told)  # noqa: TRY004  (a command line, not an argument, is wrong)
         options = environment.parsed_options
         if options is not None:
-            options.num_users = options.num_users or self._users
-            options.spawn_rate = options.spawn_rate or self._users
+            users = self._users or self.settings.jobs
+            options.num_users = options.num_users or users
+            options.spawn_rate = options.spawn_rate or users
 
     def _drain(self, **_: Any) -> None:
         self.test.drain(0 if self._interrupted else self.settings.drain_seconds)

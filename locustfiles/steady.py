@@ -11,7 +11,6 @@ every job became final, else 1.
 from __future__ import annotations
 
 import math
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -19,14 +18,11 @@ from collections.abc import Iterator
 import gevent  # type: ignore[import-untyped]
 from gevent.pool import Pool  # type: ignore[import-untyped]
 from locust import constant, task
+from locust.env import Environment
 from locust.exception import StopUser
 
 from locustfiles.client import JobUser
 from locustfiles.profile import Profile, Test
-
-RATE = float(os.environ.get("STEADY_RATE", "50"))
-SECONDS = float(os.environ.get("STEADY_SECONDS", "30"))
-MAX_IN_FLIGHT = int(os.environ.get("STEADY_MAX_IN_FLIGHT", "2000"))
 
 steady = Profile("steady", users=1, limit=math.inf)
 
@@ -49,12 +45,16 @@ class SteadyUser(JobUser):
 
     fixed_count = 1
     wait_time = constant(0)
-    concurrency = MAX_IN_FLIGHT
+
+    def __init__(self, environment: Environment) -> None:
+        self.concurrency = steady.settings.max_in_flight
+        super().__init__(environment)
 
     @task
     def walk_schedule(self) -> None:
-        test, pool, start_ns = steady.test, Pool(MAX_IN_FLIGHT), time.monotonic_ns()
-        for at in arrivals(RATE, SECONDS, test.settings.seed):
+        test, settings = steady.test, steady.settings
+        pool, start_ns = Pool(settings.max_in_flight), time.monotonic_ns()
+        for at in arrivals(settings.rate, settings.seconds, settings.seed):
             intended_ns = start_ns + int(at * 1e9)
             gevent.sleep(max(0.0, (intended_ns - time.monotonic_ns()) / 1e9))
             if test.stopping:

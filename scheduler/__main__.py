@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import typer
@@ -18,6 +18,7 @@ from scheduler.client import Client
 from scheduler.errors import ConfigurationError, SchedulerError
 from scheduler.facts import log
 from scheduler.facts.facts import UNKNOWN_SETTING, tell
+from scheduler.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 dlq = typer.Typer(no_args_is_help=True, help="Look after dead letters.")
@@ -33,36 +34,23 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say which")]
 
 
 @app.command()
-def up(
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes")] = 2,
-) -> None:
+def up(workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes")] = 2) -> None:
     """API and workers in one terminal, with embedded stores when no URL is set. Ctrl-C stops all of it."""
     from scheduler.supervisor import run_up
 
-    _configure("up")
-    raise typer.Exit(run_up(settings.load(), workers))
+    raise typer.Exit(run_up(_configured("up"), workers))
 
 
 @app.command()
 def api() -> None:
     """Serve HTTP."""
-    from scheduler import runtime
-
-    _configure("api")
-    runtime.load_jobs(settings.load())
-    _arm("api")
-    _run(runtime.run_api(settings.load()))
+    _serve("api", "api")
 
 
 @app.command()
 def worker() -> None:
     """Run jobs."""
-    from scheduler import runtime
-
-    _configure(f"worker[{os.getpid()}]")
-    runtime.load_jobs(settings.load())
-    _arm("worker")
-    _run(runtime.run_worker(settings.load()))
+    _serve("worker", f"worker[{os.getpid()}]")
 
 
 @app.command()
@@ -70,8 +58,7 @@ def migrate() -> None:
     """Bring the database's schema up to date (api and worker do so themselves)."""
     from scheduler import runtime
 
-    _configure("migrate")
-    applied = asyncio.run(runtime.run_migrate(settings.load()))
+    applied = asyncio.run(runtime.run_migrate(_configured("migrate")))
     out.print(f"applied: {', '.join(applied)}" if applied else "the schema is up to date")
 
 
@@ -112,40 +99,22 @@ def status(
         return
     stats = _talk(url, Client.stats)
     workers = stats.pop("workers")
-    figures = Table("figure", "value", title="scheduler")
-    for name, value in stats.items():
-        figures.add_row(name, "out of reach" if value is None else str(value))
-    out.print(figures)
-    table = Table(
-        "worker",
-        "age (s)",
-        "completed",
-        "retried",
-        "failed",
-        "lease lost",
-        title=f"{len(workers)} live workers",
-    )
-    for one in workers:
-        counts = [str(one["counters"].get(name, 0)) for name in ("completed", "retried", "failed", "lease_lost")]
-        table.add_row(one["name"], f"{one['age_seconds']:.0f}", *counts)
-    out.print(table)
+    figures = [(name, "out of reach" if value is None else value) for name, value in stats.items()]
+    _show("scheduler", ("figure", "value"), figures)
+    counted = ("completed", "retried", "failed", "lease_lost")
+    rows = [(w["name"], round(w["age_seconds"]), *(w["counters"].get(name, 0) for name in counted)) for w in workers]
+    _show(f"{len(workers)} live workers", ("worker", "age (s)", *(name.replace("_", " ") for name in counted)), rows)
 
 
 @dlq.command("list")
 def dlq_list(type: OfType = None, limit: Annotated[int, typer.Option(min=1, max=1000)] = 50, url: Url = None) -> None:
     """Show dead letters, newest first."""
-    filters = {"limit": limit, **({"type": type} if type else {})}
-    page = _talk(url, lambda client: client.dead_letters(**filters))
-    table = Table(Column("id", no_wrap=True), "type", "attempts", "finished", "error", title="dead letters")
-    for one in page["jobs"]:
-        table.add_row(
-            one["id"],
-            one["type"],
-            f"{one['attempt']}/{one['max_attempts']}",
-            one["finished_at"],
-            one["error"],
-        )
-    out.print(table)
+    page = _talk(url, lambda client: client.dead_letters(limit=limit, **_given(type=type)))
+    rows = [
+        (job["id"], job["type"], f"{job['attempt']}/{job['max_attempts']}", job["finished_at"], job["error"])
+        for job in page["jobs"]
+    ]
+    _show("dead letters", (Column("id", no_wrap=True), "type", "attempts", "finished", "error"), rows)
     if page["next_cursor"]:
         out.print(f"more than {limit}; see --limit")
 
@@ -161,7 +130,7 @@ def dlq_redrive(
     url: Url = None,
 ) -> None:
     """Send dead letters back, with a fresh count of attempts."""
-    chosen = {**_selection(ids, type, error, older_than, dry_run), **({"rate": rate} if rate else {})}
+    chosen = _given(ids=ids or None, type=type, error=error, older_than_seconds=older_than, dry_run=dry_run, rate=rate)
     _report("would send back" if dry_run else "sent back", _talk(url, lambda client: client.redrive(**chosen)))
 
 
@@ -178,21 +147,23 @@ def dlq_purge(
     """Delete dead letters and their jobs for good."""
     if not (yes or dry_run):
         typer.confirm("Delete these dead letters for good?", abort=True)
-    chosen = _selection(ids, type, error, older_than, dry_run)
+    chosen = _given(ids=ids or None, type=type, error=error, older_than_seconds=older_than, dry_run=dry_run)
     _report("would delete" if dry_run else "deleted", _talk(url, lambda client: client.purge(**chosen)))
 
 
-def _selection(
-    ids: list[str] | None, type: str | None, error: str | None, older_than: float | None, dry_run: bool
-) -> dict[str, Any]:
-    given = {"ids": ids or None, "type": type, "error": error, "older_than_seconds": older_than}
-    return {name: value for name, value in given.items() if value is not None} | {"dry_run": dry_run}
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _show(title: str, columns: Iterable[Column | str], rows: Iterable[Iterable[object]]) -> None:
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    out.print(table)
 
 
 def _report(verb: str, ids: list[str]) -> None:
-    for job_id in ids:
-        out.print(job_id)
-    out.print(f"{verb} {len(ids)} job{'' if len(ids) == 1 else 's'}")
+    out.print(*ids, f"{verb} {len(ids)} job{'' if len(ids) == 1 else 's'}", sep="\n")
 
 
 def _talk(url: str | None, call: Any) -> Any:
@@ -206,25 +177,26 @@ def _talk(url: str | None, call: Any) -> Any:
     return asyncio.run(conversation())
 
 
-def _configure(process: str) -> None:
+def _configured(process: str) -> Settings:
     config = settings.load()
     log.configure(process, config.log_level, config.log_format)
     for warning in settings.unknown_variables():
         tell(UNKNOWN_SETTING, reason=warning)
+    return config
 
 
-def _arm(role: Literal["api", "worker"]) -> None:
-    """Only a process that is to be broken on purpose loads what breaks it."""
-    if texts := settings.load().crash_points:
-        from scheduler.testing import points
-
-        points.arm(texts, role)
-
-
-def _run(main: Coroutine[Any, Any, None]) -> None:
+def _serve(role: Literal["api", "worker"], process: str) -> None:
     import uvloop
 
-    uvloop.run(main)
+    from scheduler import runtime
+
+    config = _configured(process)
+    runtime.load_jobs(config)
+    if config.crash_points:  # only a process that is to be broken on purpose loads what breaks it
+        from scheduler.testing import points
+
+        points.arm(config.crash_points, role)
+    uvloop.run({"api": runtime.run_api, "worker": runtime.run_worker}[role](config))
 
 
 def _version(wanted: bool) -> None:
@@ -234,9 +206,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
-) -> None:
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
     """A job scheduler on PostgreSQL and Redis Streams."""
 
 
@@ -244,18 +214,12 @@ def main() -> None:
     """Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration."""
     try:
         app()
-    except* ConfigurationError as group:
-        _fail(group, 2)
     except* SchedulerError as group:
-        _fail(group, 1)
-
-
-def _fail(group: BaseExceptionGroup[Any], code: int) -> None:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    sys.stderr.write(f"scheduler: {error}\n")
-    sys.exit(code)
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        sys.stderr.write(f"scheduler: {error}\n")
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ ROOT = Path(__file__).parent.parent
 MAX_LINES, MAX_FUNCTION_LINES, MAX_FILES = 400, 45, 12
 MANNERED = re.compile(r"\b(in vain|by lot|(has|have|had) done (its|their) duty)\b", re.IGNORECASE)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+Opened = ast.Module | ast.ClassDef | Function  # what may open with a docstring
+NO_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,16 @@ def sources(*roots: str, suffix: str = ".py") -> list[Source]:
 def breaches(rule: Rule, files: list[Source]) -> dict[str, list[str]]:
     """Path -> what breaks the rule there, of the files that break it."""
     return {file.path: told for file in files if (told := list(rule(file)))}
+
+
+def code_lines(file: Source) -> int:
+    """How many lines hold code, as `cloc` counts them: neither blank nor comment nor docstring."""
+    tokens = tokenize.generate_tokens(io.StringIO(file.text).readline)
+    code = {n for token in tokens if token.type not in NO_CODE for n in range(token.start[0], token.end[0] + 1)}
+    for node in ast.walk(file.tree):
+        if isinstance(node, Opened) and ast.get_docstring(node) is not None:
+            code.difference_update(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    return sum(bool(line.strip()) for n, line in enumerate(file.text.splitlines(), 1) if n in code)
 
 
 def too_long(file: Source) -> Iterator[str]:

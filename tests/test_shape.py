@@ -18,20 +18,17 @@ PACKAGES = ("scheduler", "chaos")
 CODE = (*PACKAGES, "locustfiles", "notebooks/analysis", "tests")
 READ_ON_PURPOSE = {  # the environment, as soon as they are imported
     "chaos/controls/loader.py",  # imported by a process that is to be broken, and for that alone
+    "chaos/targets/ours/bodies.py",  # the handlers of a worker, which its environment makes
     "scheduler/settings.py",
 }
-MAX_SCHEDULER_LINES = 5300  # without embedded/ and testing/; the aim is 3,700
-
-YET: dict[str, set[str]] = {
-    "environment at import": {"locustfiles/steady.py"},
-    "undocumented": {
-        "chaos/model/explore.py",
-        "chaos/model/keepers.py",
-        "chaos/model/protocol.py",
-        "chaos/model/steps.py",
-        "chaos/model/variants.py",
-    },
+# Lines of code, as `cloc` counts them: blank ones, comments and docstrings are free. Docstrings are demanded below, and
+# nobody should save lines by saying less.
+MAX_CODE_LINES = {
+    "scheduler": 3_700,  # without embedded/ and testing/
+    "chaos/model": 1_000,
 }
+
+YET: dict[str, set[str]] = {}
 
 SURFACES = {
     "scheduler": [
@@ -49,6 +46,31 @@ SURFACES = {
 }
 
 DOCUMENTED = 'class B:\n    """B."""\n    def f(self):\n        """F."""\n'
+COUNTED = '''"""A module's docstring
+
+of three lines."""
+# a comment
+
+class A:  # counts
+    """One line."""
+
+    text = """a string that is no docstring,  # counts
+
+    and the blank line in it"""  # counts
+
+    def f(self) -> str:  # counts
+        r"""Raw,
+        two lines."""
+        return (  # counts
+            # why
+            f"""{1}  # counts
+            """  # counts
+        )  # counts
+
+async def g() -> str:  # counts
+    "A docstring too."
+    return "none"  # counts
+'''
 SAMPLES: list[tuple[Rule, str, str]] = [
     (shape.too_long, "x\n" * 401, "x\n" * 400),
     (shape.long_functions, "def f():\n" + "    x\n" * 45, "async def f():\n" + "    x\n" * 44),
@@ -97,10 +119,15 @@ def test_no_folder_holds_more_than_12_files() -> None:
     hold("full", {folder: [f"{n} files"] for folder, n in folders.items() if n > shape.MAX_FILES})
 
 
-def test_the_scheduler_is_compact() -> None:
-    files = [f for f in sources("scheduler") if not f.path.startswith(("scheduler/embedded/", "scheduler/testing/"))]
-    lines = sum(file.text.count("\n") for file in files)
-    assert lines <= MAX_SCHEDULER_LINES, f"{lines} lines; {MAX_SCHEDULER_LINES} at most"
+def test_a_line_of_code_is_neither_blank_nor_comment_nor_docstring() -> None:
+    assert shape.code_lines(Source("sample.py", COUNTED)) == COUNTED.count("# counts")
+
+
+@pytest.mark.parametrize("package", MAX_CODE_LINES)
+def test_the_scheduler_and_the_model_are_compact(package: str) -> None:
+    files = [f for f in sources(package) if not f.path.startswith(("scheduler/embedded/", "scheduler/testing/"))]
+    lines = sum(map(shape.code_lines, files))
+    assert lines <= MAX_CODE_LINES[package], f"{lines} lines of code; {MAX_CODE_LINES[package]} at most"
 
 
 def test_every_module_opens_with_what_it_owns() -> None:

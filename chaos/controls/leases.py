@@ -13,7 +13,9 @@ from scheduler.keepers.rescuer import Rescuer
 from scheduler.service import Service
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream, Trimmed
+from scheduler.worker import worker
 from scheduler.worker.heartbeat import Heartbeat
+from scheduler.worker.watch import Watch
 
 AHEAD_SECONDS = 60.0
 
@@ -54,6 +56,17 @@ def heartbeat_in_loop() -> None:
 
     replace(Heartbeat, "start", start)
     replace(Heartbeat, "stop", stop)
+
+
+@control(
+    "lease-of-the-useless",
+    "renews the lease of workers whose loops have ended",
+    breaks=("terminal",),
+    scenario="worker-useless",
+)
+def lease_of_the_useless() -> None:
+    replace(worker, "end_process", lambda *_: None)
+    replace(Watch, "check", lambda _: None)
 
 
 @control(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from typing import Any
 
@@ -11,6 +12,7 @@ from scheduler.jobs.job import Outcome
 from scheduler.jobs.lifecycle import RULES, Transition
 from scheduler.storage import postgres
 from scheduler.storage.store import Store
+from scheduler.worker.bodies import Bodies
 
 
 @control(
@@ -70,3 +72,21 @@ def settle_async() -> None:
 )
 def release_burns() -> None:
     RULES[Transition.RELEASE] = dataclasses.replace(RULES[Transition.RELEASE], attempt=0)
+
+
+@control(
+    "slot-hangs",
+    "what is no Exception hangs the slot that its body ran in",
+    breaks=("terminal", "exactly-once"),
+    scenario="worker-fooled",
+)
+def slot_hangs() -> None:
+    run = Bodies._run
+
+    async def fragile(self: Bodies, *call: Any) -> Any:
+        value, error = await run(self, *call)
+        if error is not None and not isinstance(error, Exception):
+            await asyncio.Event().wait()
+        return value, error
+
+    replace(Bodies, "_run", fragile)

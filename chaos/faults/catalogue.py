@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from chaos.errors import UsageError
 from chaos.faults.fault import Fault
-from chaos.faults.flush import FlushFault
 from chaos.faults.links import both, brownout, link, torn_reply
 from chaos.faults.processes import at_point, by_signal
+from chaos.faults.stores import demote, flush, step_clock
 from chaos.faults.toxiproxy import Toxic
 from chaos.record.plan import Planned
 
@@ -36,7 +36,11 @@ FAULTS: dict[str, Callable[[Planned], Fault]] = {
     "kill": by_signal("kill", signal.SIGKILL),
     "pause": by_signal("pause", signal.SIGSTOP),
     "term": by_signal("term", signal.SIGTERM),
-    "flush": lambda _: FlushFault(),
+    "flush": flush,
+    # reads are answered, writes refused; connections stay as they are, then and at heal
+    "demote": demote,
+    # nothing happens to a connection; leases run out at once, until they are renewed
+    "clock": step_clock,
     # a command ran, its reply never arrived, at the crash point `point` of one process
     "reply_lost": at_point,
 }

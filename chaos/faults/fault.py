@@ -25,6 +25,12 @@ class World(Protocol):
     def flush_redis(self) -> int:
         """FLUSHALL; returns how many keys were lost."""
 
+    def tell_redis(self, *words: str) -> str:
+        """Send one command to the server itself; returns its answer."""
+
+    def age_leases(self, seconds: float) -> int:
+        """Make every lease look so much older, as a step of PostgreSQL's clock does; returns how many there are."""
+
     def await_busy(self, process: Aim, seconds: float) -> bool:
         """Wait until a job's body runs in the process; False when none did in time."""
 

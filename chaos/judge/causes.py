@@ -72,8 +72,8 @@ def _cause_of(window: Window, execution: Execution, run: Run) -> Cause | None:
 
 
 def is_postgres(window: Window) -> bool:
-    """Whether the fault hit PostgreSQL, or a link to it."""
-    return window.target.store == "postgres"
+    """Whether the fault put PostgreSQL, or a link to it, out of order; a step of its clock excuses nothing."""
+    return window.target.store == "postgres" and window.fault != "clock"
 
 
 def gave_up_by_interruption(run: Run) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 
 import httpx
 
@@ -58,6 +59,21 @@ class Client:
             case "fail":
                 self._recorder.fail(op, answer.error)
         return not answer.again
+
+    async def submit_together(self, jobs: Sequence[Job], intended_ns: int) -> None:
+        """A crowd in one request, accepted whole or not at all; without keys, so it is not sent again."""
+        process = f"client-{self._number}.{self._incarnation}"
+        ops = [self._recorder.invoke(process, "submit", {**job.bare(), "intended_ns": intended_ns}) for job in jobs]
+        request = self._target.submit_batch([(job.type, job.payload) for job in jobs])
+        try:
+            response = await self._http.post(request.path, content=request.content)
+            ids = self._target.accepted(response.status_code, response.json())
+        except (httpx.HTTPError, ValueError) as error:
+            for op in ops:
+                self._unknown(op, f"{type(error).__name__}: {error}")
+            return
+        for op, job_id in zip(ops, ids, strict=True):
+            self._recorder.ok(op, {"id": job_id})
 
     def _unknown(self, op: int, error: str) -> bool:
         self._recorder.info(op, error)

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+LOOPS = ("settler", "reader", "rescuer", "reconciler", "promoter")  # of a worker
 MIX = {"NOOP": 45, "SLEEP": 25, "FLAKY": 12, "WEBHOOK": 12, "FAIL": 6}
 
 
@@ -22,9 +23,13 @@ class Job:
         """What it must end with when every promise holds."""
         return "FAILED" if self.type in {"FAIL", "CRASH"} else "COMPLETED"
 
+    def bare(self) -> dict[str, Any]:
+        """Without its key."""
+        return {"type": self.type, "payload": self.payload}
+
     def body(self) -> dict[str, Any]:
         """As it is written down in a history, and as our API takes it."""
-        return {"type": self.type, "payload": self.payload, "idempotency_key": self.idempotency_key}
+        return {**self.bare(), "idempotency_key": self.idempotency_key}
 
 
 def payload(
@@ -32,13 +37,15 @@ def payload(
 ) -> dict[str, Any]:
     """The input of the `number`-th job; bodies that take time take between the two lengths."""
     match type:
-        case "SLEEP" | "BLOCK":
+        case "SLEEP" | "BLOCK" | "RARE":
             return {"seconds": round(rng.uniform(*sleep_seconds), 3)}
         case "FLAKY":
             return {"failures": rng.choice((1, 1, 2))}
         case "FAIL":
             return {"message": f"job {number} always fails"}
+        case "RAISE" | "RAISE-PLAIN":
+            return {"failures": rng.choice((1, 1, 2)), "error": rng.choice(("exotic", "keyboard", "exit", "stop"))}
         case "WEBHOOK":
             return {"url": webhook_url, "body": {"number": number}}
         case _:
-            return {}
+            return {"loop": LOOPS[number % len(LOOPS)]} if type == "END-LOOP" else {}

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import httpx
 
@@ -42,6 +43,7 @@ class Workload:
     mix: Mapping[str, int] = field(default_factory=lambda: MIX)
     sleep_seconds: tuple[float, float] = (0.5, 3.0)
     bursts: int = 0
+    together: bool = False  # each crowd in one request
 
     @property
     def jobs(self) -> int:
@@ -75,11 +77,21 @@ class Workload:
         timeout = httpx.Timeout(REQUEST_SECONDS, pool=None)
         client = httpx.AsyncClient(base_url=to.api_url, headers=JSON, limits=limits, timeout=timeout, trust_env=False)
         async with client as http, asyncio.TaskGroup() as group:
-            for number, arrival in enumerate(self.arrivals(to.seed, to.sink_url)):
-                intended_ns = started_ns + round(arrival.at * SECOND)
+            for number, crowd in enumerate(self._crowds(to)):
+                intended_ns = started_ns + round(crowd[0].at * SECOND)
                 await asyncio.sleep(max(0.0, (intended_ns - time.monotonic_ns()) / SECOND))
                 own = Client(number, to.target, http, to.recorder, keyed=self.settings.keyed)
-                group.create_task(_see_through(own, arrival, intended_ns, stop))
+                if self.together:
+                    group.create_task(own.submit_together([arrival.job for arrival in crowd], intended_ns))
+                else:
+                    group.create_task(_see_through(own, crowd[0], intended_ns, stop))
+
+    def _crowds(self, to: Destination) -> list[list[Arrival]]:
+        """What is sent at a time: one job, or all that come together."""
+        arrivals = self.arrivals(to.seed, to.sink_url)
+        if not self.together:
+            return [[each] for each in arrivals]
+        return [list(crowd) for _, crowd in groupby(arrivals, lambda each: each.at)]
 
 
 async def _see_through(client: Client, arrival: Arrival, intended_ns: int, stop: asyncio.Event) -> None:

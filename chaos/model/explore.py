@@ -19,6 +19,8 @@ from chaos.model.steps import Label
 
 
 class Bounds(NamedTuple):
+    """How much is explored: the faults that may happen, and how many jobs, workers and attempts there are."""
+
     faults: Faults
     jobs: int = 1
     workers: int = 2
@@ -26,6 +28,8 @@ class Bounds(NamedTuple):
 
 
 class Result(NamedTuple):
+    """What a search found."""
+
     states: int
     violated: str  # the promise that is broken; empty: all hold
     trace: tuple[str, ...]  # the shortest way there, a step a line
@@ -76,6 +80,7 @@ class Graph:
         return next((at for at in range(len(self.states)) if not saved[at]), None)
 
     def path(self, at: int) -> list[State]:
+        """The states from the start to this one, by the shortest way."""
         path = []
         while at >= 0:
             path.append(self.states[at])

@@ -17,6 +17,7 @@ class KeeperSteps:
     max_attempts: int
 
     def keepers(self, s: State) -> Steps:
+        """Whatever any keeper may do now."""
         yield from self.rescue(s)
         yield from self.adopt(s)
         if not s.group:
@@ -30,11 +31,13 @@ class KeeperSteps:
                 yield from self.reconcile_dlq(s, j)
 
     def create_group(self, s: State) -> State:
+        """Whoever finds the group gone makes it at the start of the stream, so that no entry is skipped."""
         return s._replace(group=True)
 
     # -- rescue: a look, which changes nothing and may be long ago, and the settling of what it saw
 
     def rescue(self, s: State) -> Steps:
+        """Settle what a look found, and look for jobs whose holder has no lease."""
         if seen := [j for j, job in enumerate(s.jobs) if job.seen]:
             yield from self.settle_dead(s, seen)
         lost = [j for j, job in enumerate(s.jobs) if job.row and not job.seen and self.is_orphan(s, job.row)]
@@ -42,11 +45,13 @@ class KeeperSteps:
             yield True, ("a rescuer sees that {j} has no living holder", 0, lost[0]), self.looked(s, lost)
 
     def looked(self, s: State, lost: list[int]) -> State:
+        """What the rescuer has seen it keeps in mind; the record is as before."""
         for j in lost:
             s = s.put(j, seen=True)
         return s
 
     def settle_dead(self, s: State, seen: list[int]) -> Steps:
+        """One statement for all that was seen: what still has no holder is given back, the rest forgotten."""
         dead = [j for j in seen if self.may_take(s, s.row(j))]
         for j in seen:
             s = self.rescued(s, j) if j in dead else s.put(j, seen=False)
@@ -54,6 +59,7 @@ class KeeperSteps:
         yield from step(s, (text, 0, seen[0]), self.tell_rescued(s, dead), s if dead else None, UNHEARD)
 
     def tell_rescued(self, s: State, jobs: list[int]) -> State:
+        """Redis hears of it: a spent job goes on the DLQ stream, another on the stream."""
         for j in jobs:
             s = s.put(j, dlq=True) if s.row(j).status is Status.FAILED else s.publish(j)
         return s
@@ -72,6 +78,7 @@ class KeeperSteps:
         return not _lives(s, row)
 
     def rescued(self, s: State, j: int) -> State:
+        """The job after its worker's death: one attempt burned, and FAILED if that was the last."""
         row = s.row(j)
         if row.holder >= 0 and s.workers[row.holder].lease != words.LAPSED:
             s = s.breaks("repetition")  # its worker is well, and no fault explains that the job runs twice
@@ -100,6 +107,7 @@ class KeeperSteps:
     # -- reconcile
 
     def reconcile(self, s: State, j: int, row: Row) -> Steps:
+        """Publish a PENDING row that no index seems to hold: on the stream, or in the retry ZSET if not due."""
         if row.status is Status.PENDING and self.is_overlooked(s, j, row):
             found = s.put_row(j, reconcile=words.LATER)
             told = found.publish(j) if row.due else found.put(j, retry=words.NOT_YET)
@@ -111,12 +119,14 @@ class KeeperSteps:
         return row.reconcile == words.AT_ONCE or (row.reconcile == words.PASSED and delivered)
 
     def reconcile_dlq(self, s: State, j: int) -> Steps:
+        """The DLQ stream gets or loses the entry, as the row says."""
         row = s.jobs[j].row
         yield True, ("the reconciler repairs the DLQ for {j}", 0, j), s.put(j, dlq=row is not None and row.letter)
 
     # -- time
 
     def time(self, s: State) -> Steps:
+        """Leases run out, back-offs elapse, reconcile times pass."""
         if any(job.dying or (job.row and job.row.holder == words.DYING) for job in s.jobs):
             yield True, ("the leases of the dead run out", 0, 0), _bury(s)
         for j, job in enumerate(s.jobs):
@@ -127,6 +137,7 @@ class KeeperSteps:
                 yield True, ("the reconcile time of {j} passes", 0, j), s.put_row(j, reconcile=words.PASSED)
 
     def fall_due(self, s: State, j: int) -> State:
+        """The back-off is over: the row is due, and so is its entry in the retry ZSET, if there is one."""
         s = s.put(j, waits=False, retry=words.LISTED if s.jobs[j].retry else words.NOT_LISTED)
         return s.put_row(j, due=True)
 
@@ -135,6 +146,7 @@ class FaultSteps:
     """What goes wrong, and what heals it."""
 
     def faults(self, s: State) -> Steps:
+        """Every fault that may still happen; each spends one of those allowed."""
         left = s.faults
         for w, worker in enumerate(s.workers):
             yield from self.process(s, w, worker)
@@ -154,6 +166,7 @@ class FaultSteps:
                 yield False, ("a claim of {j} commits after its worker was declared dead", 0, j), late
 
     def process(self, s: State, w: int, worker: Worker) -> Steps:
+        """What may happen to one worker: it is killed, stopped, woken, told to end, or ends once it is drained."""
         left = s.faults
         if left.crash:
             killed = self.kill(s, w, worker).spend("crash")
@@ -177,17 +190,20 @@ class FaultSteps:
         yield from step(s, (text, w, j), released.publish(j), released, UNHEARD)
 
     def leave(self, s: State, w: int) -> Steps:
+        """The worker ends; deliveries it never heard of stay pending under its name."""
         gone = s
         for j, hand in enumerate(s.workers[w].hands):
             gone = gone.put(j, strays=gone.jobs[j].strays + hand.ghosts)
         yield True, ("{w} leaves, and another starts in its place", w, 0), _replaced(gone, w)
 
     def kill_api(self, s: State, asking: tuple[str, ...]) -> State:
+        """What it had not published is forgotten; a client without an answer does not know what became of its job."""
         for j, job in enumerate(s.jobs):
             s = s.put(j, queued=False, client=words.UNSURE if job.client in asking else job.client)
         return s
 
     def kill(self, s: State, w: int, worker: Worker) -> State:
+        """A worker ends at once: its rows and entries wait for its lease to run out."""
         held = worker.lease == words.HELD
         for j, job in enumerate(s.jobs):
             found = _pending(worker, j)
@@ -197,6 +213,7 @@ class FaultSteps:
         return _replaced(s, w)
 
     def flush(self, s: State) -> State:
+        """Redis is empty: stream, group, pending entries, retry ZSET and DLQ are gone."""
         s = s._replace(stream=(), group=False)
         for j in range(len(s.jobs)):
             s = s.put(j, retry=words.NOT_LISTED, dlq=False, dying=0, strays=0)

@@ -12,10 +12,13 @@ from scheduler.jobs.lifecycle import Status
 
 
 class Protocol(ApiSteps, WorkerSteps, KeeperSteps, FaultSteps):
+    """The healthy protocol; a variant overrides one method."""
+
     def __init__(self, max_attempts: int = 2) -> None:
         self.max_attempts = max_attempts
 
     def steps(self, s: State) -> Steps:
+        """Every step that is possible in a state, of whichever process."""
         for j in range(len(s.jobs)):
             yield from self.api(s, j)
         for w in range(len(s.workers)):
@@ -61,10 +64,12 @@ def is_final(s: State) -> bool:
 
 
 def dlq_is_exact(s: State) -> bool:
+    """Every job is final, and the DLQ stream holds just the dead letters."""
     return is_final(s) and all(job.dlq == (job.row is not None and job.row.letter) for job in s.jobs)
 
 
 def redis_is_empty(s: State) -> bool:
+    """Every job is final, and no stream, retry ZSET or pending entry still holds one."""
     idle = not s.stream and all(job.retry == words.NOT_LISTED and not job.dying and not job.strays for job in s.jobs)
     return idle and is_final(s) and not any(_holds_entries(s))
 

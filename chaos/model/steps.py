@@ -29,6 +29,7 @@ class ApiSteps:
     """Insert, commit, answer; publish."""
 
     def api(self, s: State, j: int) -> Steps:
+        """What a client and the API may do next for a job."""
         job = s.jobs[j]
         if job.client == words.NEW:
             yield False, ("a client submits {j}", 0, j), s.put(j, client=words.ASKED)
@@ -61,6 +62,7 @@ class WorkerSteps:
     max_attempts: int
 
     def worker(self, s: State, w: int) -> Steps:
+        """What a worker may do next; nothing while it is stopped."""
         worker = s.workers[w]
         if worker.mode not in (words.ALIVE, words.DRAINING):
             return
@@ -81,6 +83,7 @@ class WorkerSteps:
                 yield from self.settle(s, w, j, hand)
 
     def read(self, s: State, w: int, j: int) -> Steps:
+        """The stream's first entry becomes pending under its name; it hears of that unless the reply is lost."""
         hand, rest = s.workers[w].hands[j], s._replace(stream=s.stream[1:])
         if hand.stage == words.EMPTY:
             yield True, ("{w} reads {j}", w, j), rest.put_hand(w, j, stage=words.DELIVERED, entry=True)
@@ -91,6 +94,7 @@ class WorkerSteps:
             yield False, ("{w} is handed {j}, and the reply is lost", w, j), ghost
 
     def reader(self, s: State, w: int, j: int, hand: Hand) -> Steps:
+        """Before the body: sweep, claim, start."""
         if hand.ghosts:
             yield from self.sweep(s, w, j, hand)
         if hand.stage == words.DELIVERED:
@@ -99,6 +103,7 @@ class WorkerSteps:
             yield True, ("{w} starts the body of {j}, attempt " + str(hand.attempt), w, j), self.begin(s, w, j, hand)
 
     def sweep(self, s: State, w: int, j: int, hand: Hand) -> Steps:
+        """It meets a pending entry of its own that it never heard of; one whose job it holds it acknowledges."""
         fewer = s.put_hand(w, j, ghosts=hand.ghosts - 1)
         if hand.stage == words.EMPTY:
             fewer = fewer.put_hand(w, j, stage=words.DELIVERED, entry=True)
@@ -107,6 +112,7 @@ class WorkerSteps:
     # -- claim
 
     def claim(self, s: State, w: int, j: int) -> Steps:
+        """PENDING becomes PROCESSING, or the entry is dropped because the job is not to be had."""
         row, to = s.jobs[j].row, s
         if row is None or not self.may_claim(s, w, row):
             ghost = self.drop(s, w, j, ghosts=s.workers[w].hands[j].ghosts + s.workers[w].hands[j].entry)
@@ -134,11 +140,13 @@ class WorkerSteps:
         return own or (row.status is Status.PENDING and row.due and s.workers[w].lease == words.HELD)
 
     def drop(self, s: State, w: int, j: int, **changes: int) -> State:
+        """The worker's hand without the job and its entry."""
         return s.put_hand(w, j, stage=words.EMPTY, entry=False, **changes)
 
     # -- run
 
     def begin(self, s: State, w: int, j: int, hand: Hand) -> State:
+        """The body starts; a second start of the same attempt is a repetition."""
         job = s.jobs[j]
         if job.row is None:
             s = s.breaks("no-phantom")
@@ -149,6 +157,8 @@ class WorkerSteps:
         return s.put_hand(w, j, stage=words.RUNNING)
 
     def end(self, s: State, w: int, j: int, hand: Hand) -> Steps:
+        """The body succeeds, fails or snoozes, which decides the outcome and writes nothing yet."""
+
         def done(outcome: Transition) -> State:
             return s.put_hand(w, j, stage=words.DONE, outcome=outcome)
 
@@ -171,6 +181,7 @@ class WorkerSteps:
     # -- settle
 
     def settle(self, s: State, w: int, j: int, hand: Hand) -> Steps:
+        """Write the outcome if the fence still holds; either way the job leaves the worker's hand."""
         row, outcome = s.row(j), Transition(hand.outcome)
         settled, heard = None, ""
         if self.may_settle(hand, row):
@@ -183,9 +194,11 @@ class WorkerSteps:
         yield from step(s, (text, w, j), told, settled)
 
     def may_settle(self, hand: Hand, row: Row) -> bool:
+        """The fence: the claim is the row's latest, and the row is PROCESSING still."""
         return hand.current and row.status is Status.PROCESSING
 
     def settled(self, s: State, j: int, hand: Hand, outcome: Transition) -> State:
+        """The row after its settle, the attempt burned if it failed."""
         if not hand.current or s.row(j).status is not Status.PROCESSING:
             s = s.breaks("fencing")
         burned = int(outcome in (Transition.RETRY, Transition.FAIL))
@@ -195,6 +208,7 @@ class WorkerSteps:
     # -- tell Redis
 
     def tell(self, s: State, w: int, tell: Tell) -> Steps:
+        """Tell Redis what was settled; when there is nothing (more) to tell, acknowledge the entry."""
         j = tell.job
         silent = s.put_worker(w, tell=()).put_hand(w, j, ghosts=s.workers[w].hands[j].ghosts + tell.entry)
         if tell.outcome:
@@ -204,6 +218,7 @@ class WorkerSteps:
         yield from step(s, label, to, silent, ", and that is lost")
 
     def index(self, s: State, w: int, tell: Tell) -> State:
+        """Redis after it was told: the job is on the DLQ stream, on the stream or in the retry ZSET."""
         j = tell.job
         if tell.outcome == Transition.FAIL:
             s = s.put(j, dlq=True)

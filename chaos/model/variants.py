@@ -95,12 +95,14 @@ class SettleBeforeBody(Protocol):
 @broken("no-fence", "settles without presenting the fence", "fencing", PAUSE)
 class NoFence(Protocol):
     def may_settle(self, hand: Hand, row: Row) -> bool:
+        """Any worker that has run the job may."""
         return True
 
 
 @broken("fence-is-attempt", "fences by the attempt number", "fencing", Faults(lost=1, snooze=1))
 class FenceIsAttempt(Protocol):
     def may_settle(self, hand: Hand, row: Row) -> bool:
+        """Whoever holds the number may; after a snooze the same number is given out again."""
         return hand.attempt == row.attempt and row.status is Status.PROCESSING
 
 
@@ -144,6 +146,7 @@ class NoLeaseGuard(Protocol):
 @broken("no-outbox", "publishes first, inserts then", "terminal")
 class NoOutbox(Protocol):
     def api(self, s: State, j: int) -> Steps:
+        """The entry is published before the row is inserted."""
         if s.jobs[j].client in (words.ASKED, words.ASKED_AGAIN) and not s.jobs[j].queued:
             yield True, ("the API publishes {j}, before there is a row", 0, j), s.put(j, queued=True).publish(j)
         else:
@@ -172,6 +175,7 @@ class OneLook(Protocol):
 @broken("forget-first", "so, and deletes a lease at the look, before the settle", "terminal", Faults(crash=2), 1)
 class ForgetFirst(OneLook):
     def looked(self, s: State, lost: list[int]) -> State:
+        """The holder's lease is gone before its jobs are given back."""
         for j in lost:
             s = s.put_row(j, holder=words.GONE if s.row(j).holder == words.DEAD else s.row(j).holder)
         return super().looked(s, lost)
@@ -199,6 +203,7 @@ class HeartbeatOff(HastyRescuer):
     """The rescuer waits, which does not help: a live worker does not renew."""
 
     def worker(self, s: State, w: int) -> Steps:
+        """It may miss its renewal at any time."""
         yield from super().worker(s, w)
         if s.workers[w].mode == words.ALIVE and s.workers[w].lease == words.HELD:
             yield False, ("{w} does not renew its lease", w, 0), s.put_worker(w, lease=words.MISSED)
@@ -207,12 +212,14 @@ class HeartbeatOff(HastyRescuer):
 @harmless("rescue-untold", "rescues, and tells Redis nothing", CRASH)
 class RescueUntold(Protocol):
     def tell_rescued(self, s: State, jobs: list[int]) -> State:
+        """Redis hears nothing; the reconciler finds the row later."""
         return s
 
 
 @broken("poison-forever", "rescues without end", "retry-bound", CRASH, 1)
 class PoisonForever(Protocol):
     def rescued(self, s: State, j: int) -> State:
+        """Whatever the number of attempts, the job is given back."""
         return move(s, j, Transition.RESCUE, burned=1)
 
 
@@ -225,6 +232,7 @@ class LeavesHolding(Protocol):
 @broken("dlq-first", "writes the DLQ entry before the row", "dlq-exact")
 class DlqFirst(Protocol):
     def settle(self, s: State, w: int, j: int, hand: Hand) -> Steps:
+        """The entry is written first, then the row."""
         if hand.outcome == Transition.FAIL and not s.jobs[j].dlq:
             yield True, ("{w} puts {j} on the DLQ stream, before the row says so", w, j), s.put(j, dlq=True)
         else:
@@ -234,12 +242,15 @@ class DlqFirst(Protocol):
 @broken("dlq-missing", "writes no DLQ entry", "dlq-exact", NONE, 1)
 class DlqMissing(Protocol):
     def reconcile_dlq(self, s: State, j: int) -> Steps:
+        """No entry is repaired."""
         yield from ()
 
     def index(self, s: State, w: int, tell: Tell) -> State:
+        """Whatever was told, the DLQ stream has no entry."""
         return super().index(s, w, tell).put(tell.job, dlq=False)
 
     def tell_rescued(self, s: State, jobs: list[int]) -> State:
+        """The same for what a rescue buries."""
         told = super().tell_rescued(s, jobs)
         return told._replace(jobs=tuple(job._replace(dlq=False) for job in told.jobs))
 
@@ -256,9 +267,11 @@ class RescueByRedelivery(Protocol):
     """What many queues do: a dead worker's job comes back with its pending entry, and only so."""
 
     def rescue(self, s: State) -> Steps:
+        """No rescuer looks for orphans."""
         yield from ()
 
     def claim(self, s: State, w: int, j: int) -> Steps:
+        """Who is handed the entry finds the holder dead, and rescues the job itself."""
         row = s.jobs[j].row
         if row and self.is_orphan(s, row):
             yield True, ("{w} finds the worker of {j} dead", w, j), self.rescued(s, j)
@@ -269,6 +282,7 @@ class RescueByRedelivery(Protocol):
 @harmless("early-ack", "acknowledges first; leases rescue", CRASH)
 class EarlyAck(Protocol):
     def settle(self, s: State, w: int, j: int, hand: Hand) -> Steps:
+        """Acknowledge first, settle then."""
         if hand.entry:
             yield True, ("{w} acknowledges {j}, before it has settled it", w, j), s.put_hand(w, j, entry=False)
         else:
@@ -284,6 +298,7 @@ class AckBeforeSettle(EarlyAck, RescueByRedelivery):
 @harmless("noack", "reads without pending entries", LOST)
 class NoAck(Protocol):
     def read(self, s: State, w: int, j: int) -> Steps:
+        """What is read is pending nowhere."""
         ghosts = s.workers[w].hands[j].ghosts
         for fair, label, to in super().read(s, w, j):
             yield fair, label, to.put_hand(w, j, entry=False, ghosts=ghosts)
@@ -292,6 +307,7 @@ class NoAck(Protocol):
 @harmless("group-at-end", "makes the group at the stream's end", FLUSH)
 class GroupAtEnd(Protocol):
     def create_group(self, s: State) -> State:
+        """The group starts behind all entries, which then nobody reads."""
         return super().create_group(s)._replace(stream=())
 
 

@@ -151,10 +151,10 @@ class Stack(Started):
             raise StackFailed(str(error)) from error
 
     def bury(self, *, restart_killed: bool) -> list[str]:
-        """Those that died unasked since the last call, each told once; a job's SIGKILL of its worker may be mended."""
+        """Those that died unasked since the last call, each told once; who a job ended may be started again."""
         told = []
         for child in self._crew.dead():
-            if restart_killed and child.exit_code == -SIGKILL:
+            if restart_killed and child.exit_code in {-SIGKILL, self.target.gives_up_with}:
                 self.start_process(Aim(child.name))
             else:
                 child.doomed = True

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from signal import SIGKILL, SIGTERM, Signals
 
+import psycopg
 import redis
 
 from chaos.errors import FaultFailed
@@ -61,10 +62,29 @@ class StackWorld:
 
     def flush_redis(self) -> int:
         """Past every proxy."""
-        with redis.Redis.from_url(self._stack.redis_url, socket_timeout=5, socket_connect_timeout=5) as client:
+        with self._redis() as client:
             keys = client.dbsize()
             client.flushall()
         return int(keys)
+
+    def tell_redis(self, *words: str) -> str:
+        """Past every proxy. Raises FaultFailed when Redis refuses or is gone."""
+        try:
+            with self._redis() as client:
+                return str(client.execute_command(*words))
+        except redis.RedisError as error:
+            raise FaultFailed(f"Redis, told {' '.join(words)}: {error}") from error
+
+    def age_leases(self, seconds: float) -> int:
+        """By the target's own statement, past every proxy. Raises FaultFailed when PostgreSQL is gone."""
+        try:
+            with psycopg.connect(self._stack.database_url, autocommit=True, connect_timeout=5) as connection:
+                return connection.execute(self._stack.target.look.age_leases.encode(), {"seconds": seconds}).rowcount
+        except psycopg.Error as error:
+            raise FaultFailed(f"PostgreSQL, asked to age all leases: {error}") from error
+
+    def _redis(self) -> redis.Redis:
+        return redis.Redis.from_url(self._stack.redis_url, socket_timeout=5, socket_connect_timeout=5)
 
     def await_busy(self, process: Aim, seconds: float) -> bool:
         """By the ledger: a body that began a while ago is still open."""

@@ -52,13 +52,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace_seconds: float = 10.0
     max_backlog: int = 1_000_000
     concurrency: int = 100
+    unhandled_seconds: float = 60.0
     workers: int = 2
     jobs: int = 0
     steady_seconds: float = 3.0
     duration: float = 0.0  # of the inject phase
     drain_seconds: float = 60.0  # at most
     sample_seconds: float = 0.25  # how often the stores are looked at; each look also sees what became final
-    supervised: bool = False  # workers that SIGKILL themselves are started again
+    rare_on: str = ""  # the one worker that has a handler for RARE; empty: each has one
+    supervised: bool = False  # workers that a job kills, or makes give up, are started again
     pace: float = 1.0  # what every time of the scenario was multiplied by
     control: str | None = None  # the broken build
     control_at: str = ""  # `module:name`, where a process that is to be broken finds it

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections import Counter, defaultdict
 from typing import Any
 
 from chaos.judge.promise import promise
 from chaos.load.workload import Workload
 from chaos.record.aim import worker
-from chaos.record.history import Run
+from chaos.record.history import SECOND, Run
 from chaos.record.plan import Guards, Planned
 from chaos.record.verdict import Finding, broken
 from chaos.scenarios.scenario import Scenario, nothing, usual
@@ -31,12 +32,34 @@ def exactly_once(run: Run) -> Finding:
     )
 
 
+@promise("even-share", source='DESIGN "claims shared by lag and live workers"')
+def even_share(run: Run) -> Finding:
+    """Of a crowd of jobs each idle worker runs its share, give or take a quarter."""
+    crowds: dict[int, Counter[int]] = defaultdict(Counter)
+    for job, submit in run.accepted.items():
+        if runs := run.executions.get(job):
+            crowds[submit.value["intended_ns"] // SECOND][runs[0].pid] += 1
+    shares = [sorted(crowd.values()) for crowd in crowds.values()]
+    uneven = [{"crowd": sum(share), "ran": share} for share in shares if not _is_even(share, run.settings.workers)]
+    return broken(
+        uneven,
+        f"{len(uneven)} of {len(shares)} crowds were not shared evenly",
+        f"{len(shares)} crowds were shared by {run.settings.workers} workers: {'; '.join(map(str, shares))}",
+        shares=shares,
+    )
+
+
+def _is_even(share: list[int], workers: int) -> bool:
+    even = sum(share) / workers
+    return len(share) == workers and 0.75 * even <= min(share) and max(share) <= 1.25 * even
+
+
 def _foretold(submit: dict[str, Any], most: int) -> int:
     """How many attempts the submitted job takes, of at most so many."""
     match submit["type"]:
         case "FAIL":
             return most
-        case "FLAKY":
+        case "FLAKY" | "RAISE" | "RAISE-PLAIN":
             return min(most, 1 + int(submit["payload"]["failures"]))
         case _:
             return 1
@@ -58,5 +81,14 @@ SCENARIOS = (
         settings=usual(duration=10.0, jobs=2_000, steady_seconds=1.0),
         load=lambda settings: Workload(settings, seconds=1.0, sleep_seconds=(0.1, 0.5)),
         guards=Guards(faults=1, redelivery=True),
+    ),
+    Scenario(
+        name="shared",
+        claim="a crowd of jobs is shared by all idle workers, though any one of them could hold it all",
+        faults=nothing,
+        settings=usual(duration=12.0, jobs=400, workers=4, concurrency=100),
+        load=lambda settings: Workload(settings, mix={"SLEEP": 1}, sleep_seconds=(1.0, 1.0), bursts=4, together=True),
+        guards=Guards(faults=0, overlap=False),
+        promises=(exactly_once, even_share),
     ),
 )

@@ -24,6 +24,11 @@ def _cut(rng: random.Random, seconds: float) -> list[Planned]:
     return planned
 
 
+def _stepped(rng: random.Random, seconds: float) -> list[Planned]:
+    """Steps of two leases, for which nobody is dead."""
+    return [Planned(at + rng.uniform(0, 1), "clock", POSTGRES, 0.0) for at in rounds(seconds, 5.0)]
+
+
 SCENARIOS = (
     Scenario(
         name="postgres-restarted",
@@ -40,5 +45,13 @@ SCENARIOS = (
         faults=_cut,
         settings=usual(duration=36.0, drain_seconds=90.0),
         guards=Guards(faults=3),
+    ),
+    Scenario(
+        name="postgres-clock",
+        claim="a step of PostgreSQL's clock past every lease takes no job from a living worker",
+        faults=_stepped,
+        settings=usual(duration=20.0, jobs=200),
+        load=lambda settings: Workload(settings, mix={"SLEEP": 3, "NOOP": 1}, sleep_seconds=(2.0, 5.0)),
+        guards=Guards(faults=2),
     ),
 )

@@ -39,6 +39,11 @@ def _restarted(rng: random.Random, seconds: float) -> list[Planned]:
     return [Planned(at + rng.uniform(0, 1), "kill", REDIS, 2.0) for at in rounds(seconds, 8.0)]
 
 
+def _demoted(rng: random.Random, seconds: float) -> list[Planned]:
+    """It takes no writes for some seconds, with jobs coming in, running and waiting for a retry."""
+    return [Planned(at + rng.uniform(0, 1), "demote", REDIS, 4.0) for at in rounds(seconds, 8.0)]
+
+
 SCENARIOS = (
     Scenario(
         name="redis-partition",
@@ -66,6 +71,13 @@ SCENARIOS = (
         claim="a crash of the Redis server neither loses nor repeats a job",
         faults=_restarted,
         settings=usual(duration=16.0),
+        guards=Guards(faults=2),
+    ),
+    Scenario(
+        name="redis-demoted",
+        claim="a Redis that takes no writes delays jobs, and neither loses nor repeats one",
+        faults=_demoted,
+        settings=usual(duration=24.0),
         guards=Guards(faults=2),
     ),
 )

@@ -7,6 +7,7 @@ import random
 from chaos.load.workload import Workload
 from chaos.record.aim import worker
 from chaos.record.plan import Guards, Planned
+from chaos.scenarios.load import exactly_once
 from chaos.scenarios.scenario import Scenario, nothing, rounds, usual
 
 
@@ -37,6 +38,8 @@ def _terminated(rng: random.Random, seconds: float) -> list[Planned]:
 # Mostly long jobs, so that a crash finds company: what the poison would take to the dead letters with it.
 POISONED = {"SLEEP": 40, "NOOP": 10, "FAIL": 2, "CRASH": 2}
 BLOCKING = {"NOOP": 5, "BLOCK": 1}
+FOOLING = {"RAISE": 4, "RAISE-PLAIN": 4, "NOOP": 4, "SLEEP": 2, "FAIL": 1}
+ENDING = {"NOOP": 30, "SLEEP": 30, "END-LOOP": 5}
 
 SCENARIOS = (
     Scenario(
@@ -77,5 +80,33 @@ SCENARIOS = (
             settings, seconds=0.75 * settings.load_seconds, mix=BLOCKING, sleep_seconds=(6.0, 8.0)
         ),
         guards=Guards(faults=2, overlap=False),
+    ),
+    Scenario(
+        name="worker-fooled",
+        claim="whatever a body raises, an exception or not, is a failed attempt of its own job and costs no other one",
+        faults=nothing,  # the bodies are the faults
+        settings=usual(duration=10.0, jobs=150, concurrency=5),
+        load=lambda settings: Workload(settings, seconds=0.5 * settings.load_seconds, mix=FOOLING),
+        guards=Guards(faults=3, overlap=False),
+        promises=(exactly_once,),
+    ),
+    Scenario(
+        name="worker-useless",
+        claim="a worker one of whose loops has ended gives up its lease, and others carry out its jobs in time",
+        faults=nothing,  # the bodies are the faults
+        settings=usual(duration=20.0, jobs=65, workers=3, drain_seconds=90.0, supervised=True),
+        load=lambda settings: Workload(
+            settings, seconds=0.6 * settings.load_seconds, mix=ENDING, sleep_seconds=(1.0, 3.0)
+        ),
+        guards=Guards(faults=2, overlap=False, redelivery=True),
+    ),
+    Scenario(
+        name="workers-unlike",
+        claim="workers that lack a handler neither bury nor hold up the jobs of the one that has it",
+        faults=nothing,
+        settings=usual(duration=10.0, jobs=100, workers=3, concurrency=4, unhandled_seconds=3.0, rare_on=worker(1)),
+        load=lambda settings: Workload(settings, mix={"RARE": 1, "NOOP": 1}, sleep_seconds=(1.0, 2.0), bursts=2),
+        guards=Guards(faults=0, overlap=False),
+        promises=(exactly_once,),
     ),
 )

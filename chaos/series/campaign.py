@@ -107,9 +107,17 @@ class Campaign:
     """Every scenario that a promise names, at many seeds; every crash point, once a round of seeds; every control."""
 
     def __init__(
-        self, attacks: Callable[[str], bool], *, rounds: int, only: str, first_seed: int, runs_dir: str
+        self,
+        attacks: Callable[[str], bool],
+        *,
+        rounds: int,
+        only: str,
+        first_seed: int,
+        runs_dir: str,
+        controls: Sequence[str] | None = None,
     ) -> None:
-        chosen = [] if only else list(every().values())
+        names = list(every()) if controls is None else controls
+        chosen = [] if only else [every()[name] for name in names]
         self.controls = Controls(chosen, first_seed=first_seed, runs_dir=runs_dir)
         self.ended: list[Ended] = []
         seeds = range(first_seed, first_seed + rounds)

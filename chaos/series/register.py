@@ -38,6 +38,7 @@ class Result(msgspec.Struct, frozen=True):
     duplicated: dict[str, int]
     bound: float
     seeds: str
+    commit: str | None = None  # where this is not that of the whole register
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -85,6 +86,13 @@ class Register(msgspec.Struct, frozen=True):
     controls: list[ControlResult] = []
     measured: Origin | None = None
 
+    def only(self, names: Sequence[str]) -> Register:
+        """The part that these promises make. Raises UsageError with the nearest known name."""
+        known = {claim.name: claim for claim in self.promises}
+        if unknown := [name for name in names if name not in known]:
+            raise UsageError.unknown("promise", unknown[0], known, "docs/guarantees.yaml")
+        return Register([known[name] for name in names], self.controls, self.measured)
+
     def attacks(self, scenario: str) -> bool:
         """Whether any promise is attacked by it."""
         return any(claim.is_attacked_by(scenario) for claim in self.promises)
@@ -104,6 +112,19 @@ def with_results(register: Register, folders: Iterable[str], tried: Sequence[Tri
     promises = [_with_result(each, judged) for each in register.promises]
     rows = {row.name: row for row in register.controls} | {each.control.name: _row(each) for each in tried}
     return Register(promises, list(rows.values()), _origin([manifest for manifest, _ in judged]) or register.measured)
+
+
+def with_part(register: Register, part: Register, folders: Iterable[str], tried: Sequence[Tried]) -> Register:
+    """The register with the results of some of its promises; they keep the commit that they were measured on."""
+    found = with_results(part, folders, tried)
+    commit = found.measured.commit if found.measured else None
+    renewed = {
+        each.name: msgspec.structs.replace(
+            each, result=each.result and msgspec.structs.replace(each.result, commit=commit)
+        )
+        for each in found.promises
+    }
+    return Register([renewed.get(each.name, each) for each in register.promises], found.controls, register.measured)
 
 
 def _with_result(claim: Claim, judged: list[tuple[Manifest, Judgement]]) -> Claim:
@@ -223,6 +244,7 @@ def evidence_table(register: Register) -> str:
     lines = ["| promise | runs, seeds | checks | controls | tests |", "|---|---|---|---|---|"]
     for each in register.promises:
         runs = f"{each.result.runs} runs, seeds {each.result.seeds}" if each.result else "not run"
+        runs += f", commit {each.result.commit[:12]}" if each.result and each.result.commit else ""
         cells = (f"`{each.name}`", runs, _listed(each.checks), _listed(each.controls), _listed(each.tests))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -79,6 +79,7 @@ class Look:
     retry: str  # a sorted set
     letters: str  # a stream whose entries carry the id of a dead job
     letter_id: bytes  # in which field
+    age_leases: str  # makes every lease %(seconds)s older
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class Target:
     # submit
     submit: Callable[[str, dict[str, Any], str | None], Request]  # type, payload, idempotency key
     submit_batch: Callable[[Sequence[tuple[str, dict[str, Any]]]], Request]  # types and payloads: all or nothing
+    accepted: Callable[[int, Any], list[str]]  # ids of a batch, in order; ValueError: not accepted
     answer: Callable[[int, Any], Answer]  # to a submit: HTTP status and JSON body
     # observe
     find: Callable[[str], Request]  # job id
@@ -103,3 +105,4 @@ class Target:
     # stop
     stops_by: Signals = SIGTERM
     stop_seconds: float = 15.0  # to obey; then it is killed
+    gives_up_with: int | None = None  # exit code of a process that ends itself, so that others take over

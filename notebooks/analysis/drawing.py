@@ -61,6 +61,8 @@ FAULTS = {
     "brownout": "#D1E8A0",
     "clock": "#A0E9E3",
     "flush": "#C9CDD2",
+    "demote": "#E9DCA0",
+    "raise": "#A0B1E9",
 }
 OTHER_FAULT = "#D0D4D9"
 

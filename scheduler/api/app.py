@@ -2,51 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
 
-from scheduler.api.auth import OPEN_PATHS, Keys
-from scheduler.api.hot import App, HotPath
+from scheduler.api.hot import HotPath
 from scheduler.api.parts import Parts
-from scheduler.api.problems import MEDIA_TYPE, from_error, printable, problem
+from scheduler.api.problems import from_error
 from scheduler.api.routes import SHAPES, router
-from scheduler.errors import InvalidJob, SchedulerError
-from scheduler.facts.facts import REQUEST_FAILED, tell
+from scheduler.errors import SchedulerError
 from scheduler.settings import Settings
 
 
-def build_app(settings: Settings, parts: Parts) -> App:
+def build_app(settings: Settings, parts: Parts) -> ASGIApp:
     """The application that the server runs."""
-    keys = Keys(settings.api_keys)
     api = FastAPI(
         title="Scheduler",
         summary="A job accepted with 202 is never lost.",
-        strict_content_type=False,
         description="Jobs are rows in PostgreSQL, indexed in Redis Streams. Errors are application/problem+json.",
     )
     api.state.parts = parts
     api.include_router(router)
-    api.add_exception_handler(SchedulerError, _ours)
-    api.add_exception_handler(RequestValidationError, _invalid)
-    api.add_exception_handler(HTTPException, _http)
-    api.add_exception_handler(Exception, _unforeseen)
+    for kind in (SchedulerError, RequestValidationError, HTTPException, Exception):
+        api.add_exception_handler(kind, _answer)
     _document(api)
-
-    @api.middleware("http")
-    async def authorize(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        if request.url.path not in OPEN_PATHS:
-            try:
-                keys.check(request.headers.get("authorization", "").encode("latin-1", "replace"))
-            except SchedulerError as error:
-                return await _ours(request, error)
-        return await call_next(request)
-
-    return HotPath(api, settings, parts.intake, parts.types, keys)
+    return HotPath(api, settings, parts.intake, parts.types)
 
 
 def _document(api: FastAPI) -> None:
@@ -67,28 +49,5 @@ def _document(api: FastAPI) -> None:
     api.openapi = openapi  # type: ignore[method-assign]
 
 
-async def _ours(request: Request, error: Exception) -> Response:
-    assert isinstance(error, SchedulerError)
-    status, body, headers = from_error(error)
-    return Response(body, status, headers)
-
-
-async def _invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path")) or "body"
-    return await _ours(request, InvalidJob(printable(place), first["msg"]))
-
-
-async def _http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    # The only 400 of FastAPI itself: a body that is no JSON.
-    field = {"field": "body"} if error.status_code == 400 else {}
-    detail = f"{request.method} {request.url.path}: {error.detail}"
-    body = problem(error.status_code, str(error.detail), detail, **field)
-    return JSONResponse(body, error.status_code, error.headers, MEDIA_TYPE)
-
-
-async def _unforeseen(request: Request, error: Exception) -> Response:
-    tell(REQUEST_FAILED, path=request.url.path, trace=error)
-    return await _ours(request, SchedulerError("the server failed; its log says why"))
+async def _answer(request: Request, error: Exception) -> Response:
+    return from_error(error, request.method, request.url.path)

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Any
 
 import msgspec
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
-from scheduler.errors import SchedulerError
+from scheduler.errors import InvalidJob, SchedulerError
+from scheduler.facts.facts import REQUEST_FAILED, tell
 
 MEDIA_TYPE = "application/problem+json"
 
 
-def problem(status: int, title: str, detail: str, **more: Any) -> dict[str, Any]:
-    """The members of a problem document."""
-    return {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
+def from_error(error: Exception, method: str, path: str) -> Response:
+    """The answer for whatever a request ended in; what nobody foresaw is told."""
+    match error:
+        case HTTPException():
+            detail = f"{method} {path}: {error.detail}"
+            return _problem(error.status_code, str(error.detail), detail, dict(error.headers or {}))
+        case RequestValidationError():
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"] if part not in ("query", "path"))
+            return from_error(InvalidJob(place, first["msg"]), method, path)
+        case SchedulerError():
+            headers = {} if error.retry_after_seconds is None else {"retry-after": str(ceil(error.retry_after_seconds))}
+            if error.status == 401:
+                headers["www-authenticate"] = "Bearer"
+            field = {"field": error.field} if isinstance(error, InvalidJob) else {}
+            return _problem(error.status, error.title, str(error), headers, **field)
+    tell(REQUEST_FAILED, path=path, trace=error)
+    return from_error(SchedulerError("the server failed; its log says why"), method, path)
 
 
-def from_error(error: SchedulerError) -> tuple[int, bytes, dict[str, str]]:
-    """Status, body and extra headers for an error of ours."""
-    field = getattr(error, "field", None)
-    body = problem(error.status, error.title, printable(str(error)), **({"field": printable(field)} if field else {}))
-    headers = {"content-type": MEDIA_TYPE}
-    if error.retry_after_seconds is not None:
-        headers["retry-after"] = str(ceil(error.retry_after_seconds))
-    if error.status == 401:
-        headers["www-authenticate"] = "Bearer"
-    return error.status, msgspec.json.encode(body), headers
-
-
-def printable(text: str) -> str:
-    """`text` without lone surrogates, which no UTF-8 answer can carry."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def _problem(status: int, title: str, detail: str, headers: dict[str, str], **more: str) -> Response:
+    members = {"title": title, "detail": detail, **more}
+    shown = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in members.items()}
+    body = msgspec.json.encode({"type": "about:blank", "status": status, **shown})
+    return Response(body, status, headers, MEDIA_TYPE)

@@ -8,15 +8,14 @@ from collections.abc import Awaitable
 from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
-import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi import Path as PathParameter
-from fastapi.responses import JSONResponse
 
 from scheduler.api import schemas
 from scheduler.api.metrics import Stats
 from scheduler.api.parts import Parts
 from scheduler.api.problems import MEDIA_TYPE
+from scheduler.api.schemas import as_json as _json
 from scheduler.errors import InvalidJob, JobNotFound, NotCancellable, StoreUnavailable
 from scheduler.facts.facts import INDEX_NOT_TOLD, JOB_CANCELLED, PURGED, REDRIVEN, tell
 from scheduler.jobs.job import id_bytes, id_text
@@ -54,7 +53,8 @@ def answers(shape: type) -> Responses:
     return {200: {"description": "OK", "content": content(shape)}}
 
 
-SHAPES = (Submission, Batch, Job, Page, Stats, schemas.SubmittedJob, schemas.SubmittedBatch, schemas.Problem)
+SHAPES = (Submission, Batch, Job, Page, Stats, schemas.SubmittedJob, schemas.SubmittedBatch, schemas.Problem,
+          schemas.Selection, schemas.Redrive, schemas.Selected)  # fmt: skip
 EXAMPLE = {"type": "EMAIL", "payload": {"to": "ann@example.com", "subject": "hello"}, "idempotency_key": "order-17"}
 KEY_HEADER = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
 SUBMITTED: Responses = {
@@ -63,6 +63,8 @@ SUBMITTED: Responses = {
 }
 SUBMITTED_BATCH: Responses = {202: {"content": content(schemas.SubmittedBatch)}}
 REFUSED = problems(400, 408, 409, 413, 429)
+SOME = {"type": "EMAIL", "dry_run": True}
+TAKEN = answers(schemas.Selected) | problems(400, 408, 413)
 router = APIRouter(responses=problems(401, 422, 503))
 JobId = Annotated[str, PathParameter(description="uuid of the job", max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=1_000)]
@@ -77,7 +79,17 @@ async def parts(request: Request) -> Parts:
     return found
 
 
+async def _selection(request: Request) -> schemas.Selection:
+    return schemas.read_selection(request.scope["body"])
+
+
+async def _redrive(request: Request) -> schemas.Redrive:
+    return schemas.read_redrive(request.scope["body"])
+
+
 Own = Annotated[Parts, Depends(parts)]
+Asked = Annotated[schemas.Selection, Depends(_selection)]
+AskedRedrive = Annotated[schemas.Redrive, Depends(_redrive)]
 
 
 @router.post(
@@ -143,8 +155,8 @@ async def list_dead(own: Own, type: Type = None, limit: Limit = 100, cursor: Cur
     return _page(await own.store.dead_page(_text(type, "type"), _cursor(cursor), limit + 1), limit)
 
 
-@router.post("/dlq/redrive", response_model=schemas.Selected, responses=problems(400))
-async def redrive(own: Own, selection: schemas.Redrive) -> Response:
+@router.post("/dlq/redrive", response_model=None, responses=TAKEN, openapi_extra=takes(schemas.Redrive, SOME))
+async def redrive(own: Own, selection: AskedRedrive) -> Response:
     """Send dead letters back with a fresh count of attempts. Without any condition it takes the oldest `limit`."""
     ids = await _chosen(own, selection)
     if not selection.dry_run:
@@ -153,8 +165,8 @@ async def redrive(own: Own, selection: schemas.Redrive) -> Response:
     return await _taken_out(own, selection, ids)
 
 
-@router.delete("/dlq", response_model=schemas.Selected, responses=problems(400))
-async def purge(own: Own, selection: schemas.Selection) -> Response:
+@router.delete("/dlq", response_model=None, responses=TAKEN, openapi_extra=takes(schemas.Selection, SOME))
+async def purge(own: Own, selection: Asked) -> Response:
     """Delete dead letters and their jobs for good. Send `{}` to delete the oldest `limit`, whatever they are."""
     ids = await _chosen(own, selection)
     if not selection.dry_run:
@@ -212,7 +224,7 @@ async def _taken_out(own: Parts, selection: schemas.Selection, ids: list[bytes])
         await own.stream.exhume([] if selection.dry_run else ids)
     except StoreUnavailable as error:
         tell(INDEX_NOT_TOLD, ids, reason=error)
-    return _json({"ids": [id_text(raw) for raw in ids], "dry_run": selection.dry_run})
+    return _json(schemas.Selected([id_text(raw) for raw in ids], selection.dry_run))
 
 
 def _id(text: str) -> bytes:
@@ -251,7 +263,3 @@ def _page(jobs: list[JobSummary], limit: int) -> Response:
     last = UUID(jobs[limit - 1].id).bytes if len(jobs) > limit else None
     cursor = None if last is None else base64.urlsafe_b64encode(last).rstrip(b"=").decode()
     return _json(Page(jobs[:limit], cursor))
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(content), status, media_type=JSONResponse.media_type)

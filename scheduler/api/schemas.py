@@ -1,17 +1,17 @@
-"""What travels over HTTP: how a submission is read from JSON (the hot path), and the answers' shapes."""
+"""What travels over HTTP: how a body is read from JSON, and the shapes of selections and answers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
-from pydantic import BaseModel, ConfigDict, Field
+from msgspec import Meta, Raw, Struct
+from starlette.responses import Response
 
 from scheduler.errors import InvalidJob
-from scheduler.submission.submission import TOO_DEEP, YEAR_SECONDS, Batch, Submission, explained
+from scheduler.submission.submission import RULES, TOO_DEEP, YEAR_SECONDS, Batch, Submission, explained
 
 Read = TypeVar("Read")
 SHOWN_BYTES = 1 << 20
@@ -19,40 +19,44 @@ SHOWN_BYTES = 1 << 20
 _LONE_SURROGATE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
-_decode_job = msgspec.json.Decoder(Submission).decode
-_decode_batch = msgspec.json.Decoder(Batch).decode
 
 
-def read_job(body: bytes) -> Submission:
-    """Raises InvalidJob naming the field, or the byte where the body is no JSON."""
-    return _read(_decode_job, body, "payload", dict[str, Raw])
+def reader(shape: type[Read], deepest: str = "body", known: tuple[str, ...] = (*RULES,)) -> Callable[[bytes], Read]:
+    """Reads bodies of this shape. Raises InvalidJob naming the field, or the byte where the body is no JSON;
+    `deepest` is the field that may be nested too deeply, `known` the fields to suggest for an unknown one.
+    """
+    decode = msgspec.json.Decoder(shape).decode
+
+    def read(body: bytes) -> Read:
+        try:
+            return decode(body)
+        except msgspec.ValidationError as error:
+            raise explained(error, lambda path: _sent(body, path), known) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidJob("body", f"not readable as JSON in UTF-8 at {_place(error, body)}") from error
+        except RecursionError as error:
+            raise InvalidJob(deepest, TOO_DEEP) from error
+
+    return read
 
 
-def read_batch(body: bytes) -> list[Submission]:
-    """The same for the body of POST /jobs/batch."""
-    return _read(_decode_batch, body, "jobs", dict[str, list[dict[str, Raw]]]).jobs
+def as_json(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An answer with `content`, a struct or what else msgspec knows."""
+    return Response(msgspec.json.encode(content), status, headers, "application/json")
 
 
-def _read(decode: Callable[[bytes], Read], body: bytes, deepest: str, shape: Any) -> Read:
-    try:
-        return decode(body)
-    except msgspec.ValidationError as error:
-        raise explained(error, lambda path: _sent(body, shape, path)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidJob("body", f"not readable as JSON in UTF-8 at {_place(error, body)}") from error
-    except RecursionError as error:
-        raise InvalidJob(deepest, TOO_DEEP) from error
-
-
-def _sent(body: bytes, shape: Any, path: str) -> str:
+def _sent(body: bytes, path: str) -> str:
     """The JSON text of the value at `path`; none if the body is large, or unreadable behind it."""
+    found = Raw(body if len(body) <= SHOWN_BYTES else b"")
     try:
-        found = msgspec.json.decode(body if len(body) <= SHOWN_BYTES else b"", type=shape)
         for step in re.findall(r"\w+", path):
-            found = found[int(step) if step.isdigit() else step]
+            if step.isdigit():
+                found = msgspec.json.decode(found, type=list[Raw])[int(step)]
+            else:
+                found = msgspec.json.decode(found, type=dict[str, Raw])[step]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError):
         return ""
-    return bytes(found).decode(errors="replace") if isinstance(found, Raw) else ""
+    return bytes(found).decode(errors="replace")
 
 
 def _place(error: Exception, body: bytes) -> str:
@@ -91,26 +95,30 @@ class Problem(Struct, kw_only=True):
     field: str | None = None
 
 
-class Selection(BaseModel):
+class Selection(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Which dead letters: by ids, or by type, words of the error, and age. All given conditions must hold."""
 
-    model_config = ConfigDict(extra="forbid")
-    ids: list[str] | None = Field(None, max_length=10_000)
-    type: str | None = Field(None, max_length=200)
-    error: str | None = Field(None, max_length=1_000, description="part of the error text, whatever its case")
-    older_than_seconds: float | None = Field(None, ge=0, le=10 * YEAR_SECONDS)
-    limit: int = Field(10_000, ge=1, le=10_000)
-    dry_run: bool = Field(False, description="only say which would be taken")
+    ids: Annotated[list[str], Meta(max_length=10_000)] | None = None
+    type: Annotated[str, Meta(max_length=200)] | None = None
+    error: Annotated[str, Meta(max_length=1_000, description="part of the error text, whatever its case")] | None = None
+    older_than_seconds: Annotated[float, Meta(ge=0, le=10 * YEAR_SECONDS)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 10_000
+    dry_run: Annotated[bool, Meta(description="only say which would be taken")] = False
 
 
-class Redrive(Selection):
+class Redrive(Selection, kw_only=True, frozen=True):
     """Which dead letters, and how fast."""
 
-    rate: float | None = Field(None, gt=0, le=100_000, description="jobs per second; all at once when not given")
+    rate: Annotated[float, Meta(gt=0, le=100_000, description="jobs per second; without it all at once")] | None = None
 
 
-class Selected(BaseModel):
+class Selected(Struct):
     """The ids that were taken, or would be."""
 
     ids: list[str]
     dry_run: bool
+
+
+read_job, read_batch = reader(Submission, "payload"), reader(Batch, "jobs")
+read_selection = reader(Selection, known=Selection.__struct_fields__)
+read_redrive = reader(Redrive, known=Redrive.__struct_fields__)

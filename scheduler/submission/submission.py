@@ -125,7 +125,9 @@ def require_same(job: NewJob, holder: str, fingerprint: bytes | None) -> None:
         raise KeyReused(str(job.idempotency_key), holder)
 
 
-def explained(error: msgspec.ValidationError, shown: Callable[[str], str]) -> InvalidJob:
+def explained(
+    error: msgspec.ValidationError, shown: Callable[[str], str], known: tuple[str, ...] = (*RULES,)
+) -> InvalidJob:
     """What msgspec complains of, by field, value and rule. `shown` gives the value at a path such as `jobs[3].type`."""
     reason, _, path = str(error).partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
@@ -133,7 +135,7 @@ def explained(error: msgspec.ValidationError, shown: Callable[[str], str]) -> In
         field = f"{path}.{lack[2][:100]}" if path else lack[2][:100]
         if lack[1] != "unknown":
             return InvalidJob(field, "is required")
-        hint = nearest(lack[2], RULES)
+        hint = nearest(lack[2], known)
         return InvalidJob(field, "unknown field" + (f"; did you mean {hint!r}?" if hint else ""))
     return refused(path, shown(path)) if path.rpartition(".")[2] in RULES else InvalidJob(path or "body", reason)
 

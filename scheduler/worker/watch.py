@@ -58,7 +58,7 @@ class Watch:
         return " < ".join(f"{each.filename}:{each.lineno} {each.name}" for each in reversed(frames))
 
 
-def end_process(reason: str, code: int = 70) -> NoReturn:
+def end_process(reason: str, code: int = os.EX_SOFTWARE) -> NoReturn:
     """Say why, with every thread's stack, and end at once: the lease runs out, and others take over."""
     tell(WORKER_USELESS, reason=reason)
     faulthandler.dump_traceback(all_threads=True)

@@ -158,6 +158,18 @@ def test_the_web_page_runs_a_burst_and_stays(stand_in: StandIn, free_port: int) 
         assert "E2E" in rows
 
 
+def test_a_profile_reads_the_environment_when_a_run_begins_and_not_before(headless: Headless, tmp_path: Path) -> None:
+    wrong = {"STEADY_RATE": "many", "BURST_JOBS": "many", "RUN_HISTORY": str(tmp_path / "none.jsonl")}
+    with child("-c", "import locustfiles.burst, locustfiles.steady", env=wrong) as importing:
+        output, _ = importing.communicate(timeout=60)
+    assert (importing.returncode, list(tmp_path.iterdir())) == (0, []), output
+    for profile, setting in (("burst", "BURST_JOBS"), ("steady", "STEADY_RATE")):
+        refused = headless(profile, "http://127.0.0.1:1", **{setting: "many"})
+        assert (refused.exit_status, refused.history) == (1, [])
+        assert f"{profile}: a setting is no number" in refused.output
+        assert "'many'" in refused.output
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "locustfiles").glob("*.py")), ids=lambda path: path.name)
 def test_profiles_know_the_scheduler_by_http_only_and_share_the_mix_with_the_harness(path: Path) -> None:
     nodes = list(ast.walk(ast.parse(path.read_text())))

@@ -17,6 +17,7 @@ SETTINGS = (
     "grace_seconds",
     "max_backlog",
     "concurrency",
+    "unhandled_seconds",
 )
 ACTIONS = {"kill": "kill", "pause": "stall", "reply_lost": "lose"}  # fault → what a process does to itself
 RACKS = ("SCHEDULER_DATABASE_URL", "SCHEDULER_REDIS_URL", "SCHEDULER_PORT", "SCHEDULER_DATA_DIR")
@@ -33,6 +34,8 @@ def command(start: Start) -> Command:
     if start.ledger is not None:
         jobs.append(BODIES)
         variables["CHAOS_LEDGER"] = str(start.ledger.absolute())
+        if start.settings.rare_on not in {"", start.process}:
+            variables["CHAOS_WITHOUT"] = "RARE"
     if control := start.settings.broken_build(start.process):
         jobs.append(CONTROLS)
         variables["CHAOS_CONTROL"] = control

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ LOOK = Look(
     retry=f"{{{STREAM}}}:retry",
     letters=f"{STREAM}:dlq",
     letter_id=b"id",
+    age_leases="UPDATE scheduler.workers SET expires_at = expires_at - %(seconds)s * interval '1 second'",
 )
 
 
@@ -54,6 +56,13 @@ def submit(type: str, payload: dict[str, Any], key: str | None) -> Request:
 def submit_batch(jobs: Sequence[tuple[str, dict[str, Any]]]) -> Request:
     """Up to 10,000 jobs."""
     return Request("/jobs/batch", msgspec.json.encode({"jobs": [{"type": t, "payload": p} for t, p in jobs]}))
+
+
+def accepted(status: int, body: Any) -> list[str]:
+    """Of POST /jobs/batch."""
+    if status != 202:
+        raise ValueError(f"{status} {body.get('detail', '')}"[:200])
+    return list(body["ids"])
 
 
 def answer(status: int, body: Any) -> Answer:
@@ -84,9 +93,11 @@ OURS = Target(
     is_ready=is_ready,
     submit=submit,
     submit_batch=submit_batch,
+    accepted=accepted,
     answer=answer,
     find=find,
     final=final,
     reply_lost=reply_lost,
     look=LOOK,
+    gives_up_with=os.EX_SOFTWARE,
 )

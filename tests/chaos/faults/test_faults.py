@@ -59,6 +59,12 @@ class OneLink:
         self._valkey.flushall()
         return int(keys)
 
+    def tell_redis(self, *words: str) -> str:
+        return str(self._valkey.execute_command(*words))  # type: ignore[no-untyped-call]
+
+    def age_leases(self, seconds: float) -> int:
+        raise AssertionError("this world has no leases")
+
     def await_busy(self, process: Aim, seconds: float) -> bool:
         return True
 
@@ -139,8 +145,23 @@ def test_a_held_request_executes_at_heal_and_a_dropped_one_never_does(
         assert valkey.get(key) == runs
 
 
+def test_a_demoted_redis_takes_no_writes_keeps_what_it_has_and_takes_them_again(
+    world: OneLink, client: redis.Redis, valkey: redis.Redis
+) -> None:
+    fault = planned("demote")
+    client.set("kept", 1)
+    fault.inject(world)
+    with pytest.raises(redis.ReadOnlyError):
+        client.set("refused", 1)
+    assert client.get("kept") == b"1"
+    fault.heal(world)
+    fault.heal(world)
+    assert client.set("taken", 1)
+    assert valkey.get("kept") == b"1"
+
+
 def test_every_link_fault_heals_twice_without_an_error(world: OneLink) -> None:
-    for name in sorted(FAULTS.keys() - {"kill", "pause", "term", "flush", "reply_lost"}):
+    for name in sorted(FAULTS.keys() - {"kill", "pause", "term", "flush", "demote", "clock", "reply_lost"}):
         fault = planned(name)
         fault.inject(world)
         fault.heal(world)

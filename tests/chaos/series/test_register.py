@@ -149,3 +149,16 @@ def test_a_campaign_runs_what_attacks_a_promise_and_each_crash_point_once() -> N
     assert {each.control for each in trials if each.control} == set(every())
     assert len(own) == len(set(own))
     assert not any(first == second for first, second in itertools.pairwise(own))
+
+
+def test_a_part_renews_its_own_rows_and_says_of_which_commit_they_are(tmp_path: Path) -> None:
+    first = Claim("p", "It holds", ["worker-*"], ["terminal"], ["no-fence"])
+    other = Claim("q", "It holds too", ["worker-*"], ["terminal"], ["no-fence"])
+    whole = Register([first, other])
+    run = judged_run(tmp_path / "a", "worker-killed", seed=1, faults=40, causes={})
+    found = register.with_part(whole, whole.only(["q"]), [str(run)], [])
+    assert found.promises[0] == first
+    assert found.promises[1].result
+    assert found.measured is None
+    with pytest.raises(UsageError, match="did you mean 'terminal-x'"):
+        Register([msgspec.structs.replace(first, name="terminal-x")]).only(["terminal-y"])

@@ -1,0 +1,117 @@
+"""What stands in front of every path: keys, the limit and the deadline of a body; and how dead letters are selected."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import ASGIApp
+
+from scheduler.api import hot
+from scheduler.api.app import build_app
+from scheduler.api.parts import build_parts
+from scheduler.jobs.registry import Registry
+from scheduler.runtime import open_stores
+from scheduler.settings import Settings
+from tests.cluster import Cluster
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.e2e]
+LIMIT = 1 << 20
+BODIED = ["POST /dlq/redrive", "DELETE /dlq", "POST /jobs/batch", "POST /jobs/0/cancel", "GET /stats", "GET /nowhere"]
+SELECTIONS: list[tuple[str, bytes, str]] = [
+    ("no JSON", b"{", "body"),
+    ("nothing", b"", "body"),
+    ("a list", b"[]", "body"),
+    ("null", b"null", "body"),
+    ("invalid UTF-8", b'{"error":"\xff"}', "body"),
+    ("a lone surrogate", b'{"error":"\\ud800"}', "body"),
+    ("an unknown field", b'{"tipe":"NOOP"}', "tipe"),
+    ("a field of a submission", b'{"max_attempts":3}', "max_attempts"),
+    ("ids that are no list", b'{"ids":"all"}', "ids"),
+    ("an id that is a number", b'{"ids":["00000000-0000-7000-8000-000000000000",1]}', "ids[1]"),
+    ("an id that is none", b'{"ids":["x"]}', "ids[0]"),
+    ("10,001 ids", json.dumps({"ids": ["x"] * 10_001}).encode(), "ids"),
+    ("a long type", json.dumps({"type": "x" * 201}).encode(), "type"),
+    ("a type with NUL", b'{"type":"\\u0000"}', "type"),
+    ("an error with NUL", b'{"error":"\\u0000"}', "error"),
+    ("a long error", json.dumps({"error": "x" * 1_001}).encode(), "error"),
+    ("a negative age", b'{"older_than_seconds":-1}', "older_than_seconds"),
+    ("no limit", b'{"limit":0}', "limit"),
+    ("a limit past the highest", b'{"limit":10001}', "limit"),
+    ("a dry run that is a word", b'{"dry_run":"no"}', "dry_run"),
+]
+RATES: list[tuple[str, bytes, str]] = [
+    ("a rate of zero", b'{"rate":0}', "rate"),
+    ("too high a rate", b'{"rate":100001}', "rate"),
+]
+
+
+def _told(answer: httpx.Response) -> tuple[int, str]:
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    return answer.status_code, answer.json().get("field", "")
+
+
+async def _pieces(size: int) -> AsyncIterator[bytes]:
+    for _ in range(0, size, 1 << 16):
+        yield b" " * (1 << 16)
+
+
+async def test_every_path_refuses_a_body_past_the_limit_and_keys_come_first(cluster: Cluster) -> None:
+    url = await cluster.api(max_request_bytes=LIMIT, api_keys="one")
+    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
+        for method, path in (request.split() for request in BODIED):
+            stranger = await http.request(method, path, content=b" " * 2 * LIMIT)
+            assert _told(stranger) == (401, ""), path
+            http.headers["Authorization"] = "Bearer one"
+            assert _told(await http.request(method, path, content=b" " * (LIMIT + 1))) == (413, "body"), path
+            assert _told(await http.request(method, path, content=_pieces(2 * LIMIT))) == (413, "body"), path
+            del http.headers["Authorization"]
+        assert (await http.request("GET", "/healthz", content=b"{}")).status_code == 200
+
+
+async def test_a_body_that_does_not_arrive_is_given_up_on_every_path(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hot, "BODY_SECONDS", 0.1)
+    settings = Settings(database_url=cluster.database_url, redis_url=cluster.redis_url)
+    async with open_stores(settings, "api", 1) as (store, stream):
+        app = build_app(settings, build_parts(settings, store, stream, Registry()))
+        for method, path in (request.split() for request in [*BODIED, "POST /jobs"]):
+            assert await _answer_to_silence(app, method, path) == 408, path
+
+
+async def _answer_to_silence(app: ASGIApp, method: str, path: str) -> int:
+    """The status of the answer to a client that sends half a body, and then waits for ever."""
+    sent, halves = list[Any](), [{"type": "http.request", "body": b"{", "more_body": True}]
+
+    async def receive() -> Any:
+        return halves.pop() if halves else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b""}
+    async with asyncio.timeout(10):
+        await app({**scope, "headers": [], "http_version": "1.1", "scheme": "http"}, receive, send)
+    return int(sent[0]["status"])
+
+
+async def test_a_bad_selection_of_dead_letters_is_a_problem_that_names_the_field(cluster: Cluster) -> None:
+    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, trust_env=False) as http:
+        for method, path, bad in (("POST", "/dlq/redrive", [*SELECTIONS, *RATES]), ("DELETE", "/dlq", SELECTIONS)):
+            for what, body, field in bad:
+                assert _told(await http.request(method, path, content=body)) == (422, field), what
+            answer = await http.request(method, path, content=b'{"tipe":"NOOP"}')
+            assert "did you mean 'type'?" in answer.json()["detail"]
+            answer = await http.request(method, path, content=b'{"max_attempts":3}')
+            assert "did you mean" not in answer.json()["detail"]
+            whole = b'{"ids":null,"type":"","error":null,"older_than_seconds":0,"limit":1,"dry_run":true}'
+            assert (await http.request(method, path, content=whole)).json() == {"ids": [], "dry_run": True}
+        assert _told(await http.request("DELETE", "/dlq", content=b'{"rate":1}')) == (422, "rate")
+        assert _told(await http.get("/nowhere"))[0] == 404
+        refused = await http.put("/dlq")
+        assert (_told(refused)[0], refused.headers["allow"]) in {(405, "GET"), (405, "DELETE")}
