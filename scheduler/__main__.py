@@ -76,11 +76,13 @@ def submit(
         body = json.loads(payload)
     except ValueError as error:
         raise ConfigurationError(f"PAYLOAD {payload[:60]!r} is not JSON: {error}") from error
-    options = _given(delay_seconds=delay, max_attempts=max_attempts, idempotency_key=key)
 
     async def talk(client: Client) -> dict[str, Any]:
-        answer = await client.submit(type, body, **options)
-        return await client.get(answer["id"], wait=wait) if wait else answer
+        answer = await client.submit(type, body, delay_seconds=delay, max_attempts=max_attempts, idempotency_key=key)
+        if wait:
+            Console(stderr=True).print(f"submitted {answer['id']}", soft_wrap=True)
+            return await client.get(answer["id"], wait=wait)
+        return answer
 
     out.print_json(data=_talk(url, talk))
 

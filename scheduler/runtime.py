@@ -16,6 +16,7 @@ from pathlib import Path
 import scheduler.samples  # noqa: F401  (registers the built-in types)
 from scheduler.errors import ConfigurationError, StoreUnavailable
 from scheduler.facts.facts import LEFT_BODIES, MIGRATED, REDIS_MAY_EVICT, WAITING_FOR_STORE, tell
+from scheduler.handlers import open_resources
 from scheduler.jobs.job import IdSequence
 from scheduler.jobs.registry import handlers
 from scheduler.keepers.promoter import Promoter
@@ -121,9 +122,11 @@ async def run_worker(settings: Settings) -> None:
             await wait_for_stores(store, stream, stop)
             if stop.is_set():
                 return
-            freeze()
-            own = Worker(settings, worker, store, stream, lambda beat: keepers(settings, store, stream, beat))
-            await own.run(stop)
+            async with open_resources() as resources:
+                freeze()
+                own = Worker(settings, worker, store, stream, lambda beat: keepers(settings, store, stream, beat))
+                own.executor.resources = resources
+                await own.run(stop)
     if own.left or own.is_worn:
         tell(LEFT_BODIES, own.left)
         leave_at_once(1 if own.is_worn else 0)

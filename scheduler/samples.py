@@ -14,7 +14,7 @@ import httpx
 
 from scheduler import settings
 from scheduler.errors import Discard
-from scheduler.jobs.registry import job
+from scheduler.handlers import job
 from scheduler.worker.executor import JobContext
 
 _HTTP_SECONDS = 10.0

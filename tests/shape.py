@@ -158,7 +158,9 @@ def _documented(node: ast.ClassDef) -> set[str]:
 
 
 def _has_sentence(decorator: ast.expr) -> bool:
-    """Whether it is called with words: `@control("no-fence", "settles without presenting the fence", …)`."""
+    """Whether it is called with words, as `@control("no-fence", "settles without …")`; an overload needs none."""
+    if _last_name(decorator) == "overload":
+        return True
     given = decorator.args if isinstance(decorator, ast.Call) else []
     return any(isinstance(each, ast.Constant) and " " in str(each.value) for each in given)
 

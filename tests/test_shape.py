@@ -31,7 +31,10 @@ MAX_CODE_LINES = {
 YET: dict[str, set[str]] = {}
 
 SURFACES = {
-    "scheduler": ["Client", "Discard", "JobContext", "SchedulerError", "Snooze", "job", "submit"],
+    "scheduler": [
+        *("Client", "Discard", "Job", "JobContext", "RetryPolicy", "SchedulerError", "Snooze", "SyncClient"),
+        *("job", "resource", "submit", "submit_many"),
+    ],
     "scheduler.testing": [
         *("HANDLER_POINTS", "POINTS", "AttemptOutcome", "Point", "Stack", "StoreUrls"),
         *("eventually", "run_inline", "run_through_crash", "run_to_end", "trace"),
@@ -78,6 +81,7 @@ SAMPLES: list[tuple[Rule, str, str]] = [
     (shape.environment_at_import, "x = settings.load().port\n", "if __name__ == '__main__':\n    settings.load()\n"),
     (shape.Documented([]), "def f(): ...\n", "def _f(): ...\n"),
     (shape.Documented([]), DOCUMENTED.replace('"""F."""', "..."), DOCUMENTED.replace("f(self)", "__f__(self)")),
+    (shape.Documented([]), "def f(): ...\n", "@overload\ndef f(): ...\n"),
     (shape.Documented([]), "@control(1)\ndef f(): ...\n", "@control('no-f', 'leaves f out')\ndef f(): ...\n"),
     (
         shape.Documented([Source("base.py", DOCUMENTED)]),

@@ -19,7 +19,8 @@ tally: Counter[str] = Counter()  # what this process has counted: name of a fact
 @dataclass(frozen=True, slots=True, eq=False)
 class Fact:
     """`unit` says what one unit of it is. `fields` are separated by spaces: `jobs` is the amount, `first` the id of the
-    first thing it happened to, `trace` an exception; the others are told. `reply` names the store whose reply it is.
+    first thing it happened to, `trace` an exception or its text; the others are told. `reply` names the store whose
+    reply it is.
     """
 
     name: str
@@ -62,7 +63,8 @@ def tell(fact: Fact, what: int | Collection[Any] = 1, /, **fields: object) -> No
         tally[fact.name] += told.amount
     if fact.level and logger.isEnabledFor(fact.level):
         trace: Any = fields.get("trace")
-        logger.log(fact.level, fact.name, exc_info=trace, extra={"facts": told.shown})
+        error, text = (None, trace) if isinstance(trace, str) else (trace, None)
+        logger.log(fact.level, fact.name, exc_info=error, extra={"facts": told.shown, "trace": text})
 
 
 def listen(fact: Fact, hear: Callable[[Told], None]) -> Callable[[], None]:
@@ -100,8 +102,9 @@ FAILED = Fact("failed", "jobs that went to the dead letters", counted=True)
 SNOOZED = Fact("snoozed", "jobs put off by their handler", counted=True)
 RELEASED = Fact("released", "jobs given back unburned", counted=True)
 LEASE_LOST = Fact("lease_lost", "outcomes that came too late: another claim had happened", "jobs first", WARNING, True)
-JOB_RETRIED = Fact("job_retried", "errors of attempts with another to come", "job_id type attempt error", INFO)
-JOB_FAILED = Fact("job_failed", "errors that sent a job to the dead letters", "job_id type attempt error", WARNING)
+JOB_RETRIED = Fact("job_retried", "errors of attempts with another to come", "job_id type attempt error trace", INFO)
+JOB_FAILED = Fact("job_failed", "errors that made a job a dead letter", "job_id type attempt error trace", WARNING)
+BACKOFF_FAILED = Fact("backoff_failed", "delays that a type's own function could not tell", "type trace", WARNING)
 SCHEDULED = Fact("scheduled", "job ids put in the retry ZSET", reply="Redis")
 ACKNOWLEDGED = Fact("acknowledged", "stream entries acknowledged", reply="Redis")
 INDEX_NOT_TOLD = Fact("index_not_told", "jobs of whose change Redis has not heard", "jobs reason", DEBUG)
@@ -136,6 +139,7 @@ JOB_CANCELLED = Fact("job_cancelled", "jobs cancelled", "job_id", INFO)
 REDRIVEN = Fact("redriven", "dead letters sent back", "jobs", INFO)
 PURGED = Fact("purged", "dead letters deleted with their jobs", "jobs", INFO)
 # processes and stores
+RESOURCE_FAILED = Fact("resource_failed", "resources that could not be opened or closed", "resource trace", ERROR)
 STORE_ERRORS = Fact("store_errors", "calls to a store that failed or timed out", counted=True)
 STORE_UNAVAILABLE = Fact("store_unavailable", "loops that cannot go on without a store", "service reason", WARNING)
 SERVICE_RECOVERED = Fact("service_recovered", "loops that go on again", "service failures", INFO)

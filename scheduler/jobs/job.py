@@ -96,6 +96,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     delay_seconds: float | None = None
     result: str | None = None
     error: str | None = None
+    trace: str | None = None  # where in the handler's code the error came from
 
     @classmethod
     def complete(cls, job: HeldJob, result: str | None) -> Outcome:
@@ -103,14 +104,14 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         return cls(job, Transition.COMPLETE, None, result)
 
     @classmethod
-    def retry(cls, job: HeldJob, error: str, delay_seconds: float) -> Outcome:
+    def retry(cls, job: HeldJob, error: str, delay_seconds: float, trace: str | None = None) -> Outcome:
         """The handler failed, and attempts are left."""
-        return cls(job, Transition.RETRY, delay_seconds, None, error)
+        return cls(job, Transition.RETRY, delay_seconds, None, error, trace)
 
     @classmethod
-    def fail(cls, job: HeldJob, error: str) -> Outcome:
+    def fail(cls, job: HeldJob, error: str, trace: str | None = None) -> Outcome:
         """The job goes to the dead letters."""
-        return cls(job, Transition.FAIL, None, None, error)
+        return cls(job, Transition.FAIL, None, None, error, trace)
 
     @classmethod
     def snooze(cls, job: HeldJob, seconds: float) -> Outcome:

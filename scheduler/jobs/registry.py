@@ -1,25 +1,46 @@
-"""Which function handles which type. A user's handler may replace a built-in of the same name, never another user's."""
+"""Which function handles which type, and the type's defaults. A user's handler may replace a built-in one, no other."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 from scheduler.errors import ConfigurationError
-
-Function = TypeVar("Function", bound=Callable[..., Any])
+from scheduler.jobs.retry import Backoff
 
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A function and the type it handles."""
+    """A function, the type it handles, and the defaults of the type (None: those of the settings).
+
+    The function takes (ctx, payload); a plain one runs in a thread. Raises ConfigurationError for what cannot work.
+    """
 
     type: str
-    function: Callable[[Any, Any], Any]
-    is_async: bool
+    function: Callable[..., Any]
+    max_attempts: int | None = None
+    backoff: Backoff | None = None
+    timeout_seconds: float | None = None
     is_builtin: bool = False
+    is_async: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_async", inspect.iscoroutinefunction(self.function))
+        if not self.type or len(self.type) > 200 or not self.type.isprintable():
+            raise ConfigurationError(f"job type {self.type!r} must be 1 to 200 printable characters")
+        if inspect.isgeneratorfunction(self.function) or inspect.isasyncgenfunction(self.function):
+            raise ConfigurationError(f"{self} is a generator: called, it would do nothing; return instead of yielding")
+        try:
+            inspect.signature(self.function).bind("ctx", "payload")
+        except TypeError as error:
+            raise ConfigurationError(f"{self} must take (ctx, payload): {error}") from error
+        except ValueError:
+            return  # a function written in C does not tell
+
+    def __str__(self) -> str:
+        return f"{name_of(self.function)}, the handler of type {self.type!r},"
 
 
 class Registry:
@@ -28,18 +49,15 @@ class Registry:
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
 
-    def add(self, type: str, function: Callable[..., Any], *, is_builtin: bool = False) -> None:
-        """Raises ConfigurationError for an unusable name and for a second handler of one type."""
-        if not type or len(type) > 200 or not type.isprintable():
-            raise ConfigurationError(f"job type {type!r} must be 1 to 200 printable characters")
-        known = self._handlers.get(type)
-        if is_builtin and known and not known.is_builtin:
+    def add(self, handler: Handler) -> None:
+        """Raises ConfigurationError for a second handler of one type."""
+        known = self._handlers.get(handler.type)
+        if known and handler.is_builtin and not known.is_builtin:
             return
-        if known and not known.is_builtin and known.function is not function:
-            raise ConfigurationError(
-                f"type {type!r} has two handlers, {name_of(known.function)} and {name_of(function)}; rename one"
-            )
-        self._handlers[type] = Handler(type, function, inspect.iscoroutinefunction(function), is_builtin)
+        if known and not known.is_builtin and known.function is not handler.function:
+            both = f"{name_of(known.function)} and {name_of(handler.function)}"
+            raise ConfigurationError(f"type {handler.type!r} has two handlers, {both}; rename one")
+        self._handlers[handler.type] = handler
 
     def get(self, type: str) -> Handler | None:
         """The handler of the type, None when there is none."""
@@ -54,17 +72,7 @@ class Registry:
 
 def name_of(function: Callable[..., Any]) -> str:
     """Module and name, for messages."""
-    return f"{function.__module__}.{function.__qualname__}"
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 handlers = Registry()
-
-
-def job(type: str) -> Callable[[Function], Function]:
-    """Register the decorated `async def` or plain `def` (run in a thread) as the handler of `type`."""
-
-    def register(function: Function) -> Function:
-        handlers.add(type, function, is_builtin=function.__module__ == "scheduler.samples")
-        return function
-
-    return register

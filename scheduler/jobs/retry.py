@@ -5,7 +5,10 @@ Whether it does is decided by `after_failure` in `lifecycle`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+LONGEST_SECONDS = 366 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +30,18 @@ class RetryPolicy:
         except OverflowError:
             delay = self.cap_seconds
         return float(min(delay, self.cap_seconds) * (1 + self.jitter * chance))
+
+    def delay_of(self, backoff: Backoff | None, attempt: int, chance: float = 0.0) -> float:
+        """As `delay`, by what a type says of its own. Raises what its function raises, and ValueError for no delay."""
+        if callable(backoff):
+            seconds = float(backoff(attempt))
+        else:
+            own = self if backoff is None else backoff
+            own = replace(self, base_seconds=own) if isinstance(own, int | float) else own
+            seconds = own.delay(attempt, chance)
+        if not 0 <= seconds <= LONGEST_SECONDS:
+            raise ValueError(f"a delay must lie between 0 s and a year, not {seconds}")
+        return seconds
+
+
+Backoff = float | RetryPolicy | Callable[[int], float]  # base seconds, a policy, seconds by the failed attempt's number

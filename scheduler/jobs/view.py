@@ -23,6 +23,7 @@ class Attempt(Struct, frozen=True, gc=False):
     started_at: datetime | None
     finished_at: datetime | None
     error: str | None
+    traceback: str | None = None
 
 
 class JobSummary(Struct, frozen=True, gc=False):

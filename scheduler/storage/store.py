@@ -61,7 +61,7 @@ class Store:
     async def insert(self, jobs: Sequence[NewJob]) -> int:
         """Accept jobs; those whose id or key exists are skipped. Returns how many rows were new."""
         tell(INSERTING, jobs)
-        inserted = await self.postgres.change(QUERIES["insert"], _columns(jobs))
+        inserted = await self.postgres.change(QUERIES["insert"], columns(jobs))
         tell(INSERTED, jobs)
         return inserted
 
@@ -69,7 +69,7 @@ class Store:
         """Accept all jobs, or none when an id or key exists already. Returns how many rows were new by themselves."""
         tell(INSERTING, jobs)
         async with self.postgres.use() as connection, connection.transaction():
-            inserted = (await connection.execute(QUERIES["insert"], _columns(jobs), binary=True)).rowcount
+            inserted = (await connection.execute(QUERIES["insert"], columns(jobs), binary=True)).rowcount
             if inserted < len(jobs):
                 raise psycopg.Rollback
         tell(INSERTED, jobs)
@@ -126,6 +126,7 @@ class Store:
             rules=[place[o.transition] for o in outcomes],
             delays=[o.delay_seconds for o in outcomes],
             results=[o.result for o in outcomes],
+            traces=[o.trace for o in outcomes],
             of_dead=of_dead,
         )
         due = {row.id: row.due_ms for row in rows}
@@ -266,7 +267,8 @@ def _ends(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def _columns(jobs: Sequence[NewJob]) -> dict[str, Any]:
+def columns(jobs: Sequence[NewJob]) -> dict[str, Any]:
+    """The parameters of a statement that inserts jobs."""
     return {
         "ids": Ids(job.id for job in jobs),
         "types": [job.type for job in jobs],

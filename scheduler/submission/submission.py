@@ -10,15 +10,17 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from itertools import accumulate
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from scheduler.errors import InvalidJob, KeyReused, PayloadTooLarge, nearest
 from scheduler.jobs.job import NewJob
+from scheduler.jobs.registry import handlers
 from scheduler.settings import Settings
 
 MAX_BATCH_JOBS = 10_000
@@ -39,6 +41,10 @@ _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"', re.DOTALL)
 _STEPS, _NO_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff"), bytes(set(range(256)) - set(b"[{]}"))
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+# What JSON has no word for (a time, a UUID, a Decimal) becomes text, as in a handler's result.
+_dump = json.JSONEncoder(
+    allow_nan=False, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=msgspec.to_builtins
+).encode
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -46,7 +52,17 @@ def _rule(field: str, **bounds: Any) -> Meta:
     return Meta(description=RULES[field], **bounds)
 
 
-class Submission(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+class Options(TypedDict, total=False):
+    """What a submission may say besides its type and payload; `run_at` as text is RFC 3339."""
+
+    delay_seconds: float | None
+    run_at: datetime | str | None
+    max_attempts: int | None
+    timeout_seconds: float | None
+    idempotency_key: str | None
+
+
+class Submission(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """One job, as it is asked for."""
 
     type: Annotated[str, _rule("type", min_length=1, max_length=200)]
@@ -58,13 +74,15 @@ class Submission(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     idempotency_key: Annotated[str, _rule("idempotency_key", min_length=1, max_length=255)] | None = None
 
     @classmethod
-    def of(cls, type: object, payload: object, *options: object) -> Submission:
-        """From Python values, `options` in the order of the fields. Raises InvalidJob."""
-        given = dict(zip(cls.__struct_fields__, (type, Raw(_encoded(payload)), *options), strict=False))
-        if isinstance(moment := given.get("run_at"), datetime):  # of a subclass too, which msgspec does not know
+    def of(cls, type: object, payload: object, **options: object) -> Submission:
+        """From Python values. Raises InvalidJob, and TypeError for an option that there is not."""
+        given = {"type": type, "payload": Raw(_encoded(payload)), **options}
+        for name in given.keys() - RULES.keys():
+            raise TypeError(f"a submission has no option {name!r}; it may have {', '.join(Options.__annotations__)}")
+        if isinstance(moment := options.get("run_at"), datetime):  # of a subclass too, which msgspec does not know
             given["run_at"] = datetime.combine(moment.date(), moment.timetz())
         try:
-            return msgspec.convert(given, cls, builtin_types=(datetime,))
+            return msgspec.convert(given, cls)
         except msgspec.ValidationError as error:
             raise explained(error, lambda field: _shown(given[field])) from error
 
@@ -82,7 +100,8 @@ class Submission(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
                 raise refused("run_at", _shown(self.run_at))
             run_at = max(self.run_at.timestamp(), 0.0)
         content = _content(payload, settings.max_payload_bytes)
-        most = self.max_attempts or settings.max_attempts
+        known = handlers.get(self.type)
+        most = self.max_attempts or (known and known.max_attempts) or settings.max_attempts
         print_ = self._fingerprint(content, run_at) if key else None
         return NewJob(
             job_id, self.type, payload.decode(), most, self.delay_seconds, run_at, self.timeout_seconds, key, print_
@@ -134,10 +153,23 @@ def _shown(value: object) -> str:
 
 def _encoded(payload: object) -> bytes:
     try:
-        text = json.dumps(payload, allow_nan=False, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        return text.encode()
+        return _dump(payload).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidJob("payload", f"must be {RULES['payload']} in UTF-8: {error}") from error
+        path = "payload"
+        with suppress(RecursionError):
+            path = _offender(payload, path)
+        raise InvalidJob(path, f"cannot be said in JSON: {error}") from error
+
+
+def _offender(value: object, path: str) -> str:
+    """Where the value stands that cannot be encoded, such as `payload.lines[2].price`."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, inner in inside:
+        try:
+            _dump(inner).encode()
+        except (TypeError, ValueError, RecursionError):
+            return _offender(inner, f"{path}[{name}]" if isinstance(value, list) else f"{path}.{name}")
+    return path
 
 
 def _content(payload: bytes, limit: int) -> dict[str, Any]:

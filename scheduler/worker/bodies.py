@@ -43,12 +43,15 @@ class Bodies:
             if body.done() and body.result()[1] <= seconds:
                 return body.result()[0]
             context.cancelled = True
+            timeout = TimeoutError(f"timed out after {seconds:g} s (timeout_seconds)")
         finally:
             body.cancel()
             await asyncio.wait([body], timeout=CLEANUP_SECONDS)
-        if not body.done():
+        if body.done():
+            timeout.__cause__ = body.result()[0][1]  # where it was cut short
+        else:
             self._lose(job, body)
-        return None, TimeoutError(f"timed out after {seconds:g} s (timeout_seconds)")
+        return None, timeout
 
     async def _timed(self, *call: Any) -> tuple[Ended, float]:
         began = time.monotonic()

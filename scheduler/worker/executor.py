@@ -6,13 +6,16 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
+from traceback import TracebackException
 from typing import Any
 
 import msgspec
 
 from scheduler.errors import Discard, Snooze, is_snooze
+from scheduler.facts.facts import BACKOFF_FAILED, tell
+from scheduler.facts.log import current_job
 from scheduler.jobs.job import ClaimedJob, Outcome, id_text
 from scheduler.jobs.lifecycle import Transition, after_failure
 from scheduler.jobs.registry import Handler
@@ -21,16 +24,23 @@ from scheduler.worker.bodies import Bodies
 
 MAX_RESULT_BYTES = 1 << 20
 MAX_ERROR_CHARACTERS = 4_000
+MAX_FRAMES = 20
+MAX_TRACE_BYTES = 8_000
 _log = logging.getLogger("scheduler.job")
+_OWN = __file__.rpartition("/")[0]
 
 
 class JobContext:
-    """What a handler is told about its job. `cancelled` turns true when the job was cancelled or its lease lost."""
+    """What a handler is told about its job, and the worker's `resources` by name.
 
-    __slots__ = ("_deadline", "_job", "cancelled")
+    `cancelled` turns true when what the handler does is no longer wanted: the job was cancelled or timed out, its lease
+    was lost, or the worker ends.
+    """
 
-    def __init__(self, job: ClaimedJob, deadline: float | None) -> None:
-        self._job, self._deadline, self.cancelled = job, deadline, False
+    __slots__ = ("_deadline", "_job", "cancelled", "resources")
+
+    def __init__(self, job: ClaimedJob, deadline: float | None, resources: Mapping[str, Any]) -> None:
+        self._job, self._deadline, self.cancelled, self.resources = job, deadline, False, resources
 
     @property
     def job_id(self) -> str:
@@ -43,23 +53,41 @@ class JobContext:
         return self._job.attempt
 
     @property
+    def max_attempts(self) -> int:
+        """How many tries the job has."""
+        return self._job.max_attempts
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this is the last try: if it fails, the job goes to the dead letters."""
+        return self._job.attempt >= self._job.max_attempts
+
+    @property
     def deadline(self) -> datetime | None:
-        """When this attempt is timed out (UTC), None when the job has no `timeout_seconds`."""
+        """When this attempt is timed out (UTC), None when neither the job nor its type has a time-out."""
         return None if self._deadline is None else datetime.fromtimestamp(self._deadline, UTC)
+
+    @property
+    def about(self) -> dict[str, object]:
+        """What log lines carry."""
+        return {"job_id": self.job_id, "type": self._job.type, "attempt": self.attempt}
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger whose lines carry job id, type and attempt."""
-        return _JobLog(_log, {"job_id": self.job_id, "type": self._job.type, "attempt": self.attempt})
+        return _JobLog(_log, self.about)
 
 
 class _JobLog(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        return msg, {**kwargs, "extra": {"facts": dict(self.extra or {})}}
+        return msg, {**kwargs, "extra": {**(self.extra or {}), **(kwargs.get("extra") or {})}}
 
 
 class Executor:
-    """`stopping`, once set, has what was cut short given back unburned. `on_worn`: see `Bodies`."""
+    """`stopping`, once set, has what was cut short given back unburned. `on_worn`: see `Bodies`.
+
+    `resources` are what every handler finds in its context.
+    """
 
     def __init__(
         self, retry: RetryPolicy, *, concurrency: int, rng: random.Random, on_worn: Callable[[], None] = lambda: None
@@ -68,11 +96,14 @@ class Executor:
         self.bodies = Bodies(concurrency, on_worn)
         self.running: dict[bytes, JobContext] = {}
         self.stopping = False
+        self.resources: Mapping[str, Any] = {}
 
     async def run(self, job: ClaimedJob, handler: Handler) -> Outcome:
         """Raises nothing, whatever the handler does."""
-        seconds = job.timeout_seconds
-        context = self.running[job.id] = JobContext(job, time.time() + seconds if seconds else None)
+        seconds = job.timeout_seconds or handler.timeout_seconds
+        deadline = time.time() + seconds if seconds else None
+        context = self.running[job.id] = JobContext(job, deadline, self.resources)
+        before = current_job.set(context)
         try:
             payload = msgspec.json.decode(job.payload)
             value, error = await self.bodies.call(job, handler, context, payload, seconds)
@@ -82,28 +113,35 @@ class Executor:
             error = raised
         finally:
             del self.running[job.id]
-        return self._after(job, error)
+            current_job.reset(before)
+        return self._after(job, handler, error)
 
-    def _after(self, job: ClaimedJob, error: BaseException) -> Outcome:
+    def _after(self, job: ClaimedJob, handler: Handler, error: BaseException) -> Outcome:
         """What becomes of a job whose handler raised this."""
+        words = _describe(error)
         match error:
             case Snooze() if is_snooze(seconds := getattr(error, "seconds", None)):
                 return Outcome.snooze(job, seconds)
             case Snooze():
-                return self.failed(job, f"{type(error).__name__} has no seconds: its __init__ must call that of Snooze")
+                words = f"{type(error).__name__} has no seconds: its __init__ must call that of Snooze"
             case Discard():
-                return Outcome.fail(job, _describe(error))
+                return Outcome.fail(job, words, _trace(error))
             case _ if self.stopping:
                 return Outcome.release(job)
             case asyncio.CancelledError():
-                return self.failed(job, "the handler was cancelled from within")
-        return self.failed(job, _describe(error))
-
-    def failed(self, job: ClaimedJob, error: str) -> Outcome:
-        """A failed attempt: another one later, or the dead letters."""
+                words = "the handler was cancelled from within"
         if after_failure(job.attempt, job.max_attempts) is Transition.FAIL:
-            return Outcome.fail(job, error)
-        return Outcome.retry(job, error, self._retry.delay(job.attempt, self._rng.random()))
+            return Outcome.fail(job, words, _trace(error))
+        return Outcome.retry(job, words, self._delay(job, handler), _trace(error))
+
+    def _delay(self, job: ClaimedJob, handler: Handler) -> float:
+        """Seconds until the next attempt, by the settings where the type's own function cannot tell."""
+        chance = self._rng.random()
+        try:
+            return self._retry.delay_of(handler.backoff, job.attempt, chance)
+        except BaseException as error:
+            tell(BACKOFF_FAILED, type=job.type, trace=error)
+            return self._retry.delay(job.attempt, chance)
 
 
 def _encode(value: Any) -> str:
@@ -121,6 +159,23 @@ def _describe(error: BaseException) -> str:
         text = str(error)
     except BaseException:
         text = "(its message could not be made)"
-    words = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    clean = words.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+    clean = _storable(f"{type(error).__name__}: {text}" if text else type(error).__name__)
     return clean if len(clean) <= MAX_ERROR_CHARACTERS else clean[: MAX_ERROR_CHARACTERS - 1] + "…"
+
+
+def _trace(error: BaseException) -> str | None:
+    """The traceback, of each error in the chain the last frames, without our own; None when nothing is left."""
+    try:
+        told = TracebackException.from_exception(error, limit=-MAX_FRAMES)
+        each, frames = told, 0
+        while each:
+            each.stack[:] = [frame for frame in each.stack if not frame.filename.startswith(_OWN)]
+            frames, each = frames + len(each.stack), each.__cause__ or each.__context__  # type: ignore[assignment]
+        text = "".join(part if len(part) < 1_000 else part[:1_000] + "…\n" for part in told.format())
+    except BaseException:
+        return None
+    return _storable(text).encode()[-MAX_TRACE_BYTES:].decode(errors="ignore") if frames else None
+
+
+def _storable(text: str) -> str:
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()

@@ -111,7 +111,7 @@ def _account(settled: Settled, cancelled: Collection[bytes]) -> None:
         if outcome.error:
             job, error = outcome.job, outcome.error[:200]
             fact = facts.JOB_FAILED if outcome.transition is Transition.FAIL else facts.JOB_RETRIED
-            tell(fact, job_id=id_text(job.id), type=job.type, attempt=job.attempt, error=error)
+            tell(fact, job_id=id_text(job.id), type=job.type, attempt=job.attempt, error=error, trace=outcome.trace)
 
 
 def _first(outcomes: Iterable[Outcome]) -> list[Outcome]:
@@ -119,7 +119,7 @@ def _first(outcomes: Iterable[Outcome]) -> list[Outcome]:
     batch: list[Outcome] = []
     size = 0
     for outcome in islice(outcomes, MAX_BATCH):
-        size += len(outcome.result or "")
+        size += len(outcome.result or "") + len(outcome.trace or "")
         if batch and size > MAX_BATCH_BYTES:
             break
         batch.append(outcome)

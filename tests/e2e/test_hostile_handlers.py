@@ -71,7 +71,7 @@ async def test_bodies_that_outlive_their_time_out_cost_no_other_job_its_time(clu
     """Two plain bodies sit in their threads for good: what comes after them runs, and has its whole time."""
     await cluster.api()
     await cluster.worker(concurrency=2)
-    once = {"max_attempts": 1, "timeout_seconds": 0.5}
+    once: dict[str, Any] = {"max_attempts": 1, "timeout_seconds": 0.5}
     async with cluster.client() as client:
         types = ("BLOCK-THREAD", "BLOCK-THREAD", "DEAF")
         late = await client.submit_batch([{"type": type, "payload": {"seconds": 30}, **once} for type in types])

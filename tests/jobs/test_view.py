@@ -47,5 +47,5 @@ def test_the_json_has_the_payload_and_result_as_they_were_sent_and_no_column_of_
         '"run_at":"2030-01-01T12:00:00Z","started_at":"2030-01-01T12:01:00Z","finished_at":"2030-01-01T12:02:00Z",'
         '"error":null,"payload":{"a": 1},"result":[1,  2],"timeout_seconds":null,"idempotency_key":null,"attempts":['
         '{"attempt":2,"status":"COMPLETED","worker_id":"w","started_at":"2030-01-01T12:01:00Z",'
-        '"finished_at":"2030-01-01T12:02:00Z","error":null}]}'
+        '"finished_at":"2030-01-01T12:02:00Z","error":null,"traceback":null}]}'
     )

@@ -25,7 +25,8 @@ from tests.cluster import ROOT, eventually
 from tests.storage.factory import live_worker, new_id, new_job
 
 FIRST = ROOT / "scheduler/storage/migrations/0001_schema.sql"
-BIND, VALIDATE, SETTINGS = "0002_bounds.bind", "0002_bounds.validate", "0005_settings"
+BIND, VALIDATE = "0002_bounds.bind", "0002_bounds.validate"
+LATER = [name for name, _ in schema._steps() if name > VALIDATE]
 BEYOND: list[dict[str, Any]] = [
     {"max_attempts": 0},  # these two are bounds of the first migration
     {"timeout_seconds": 0.0},
@@ -77,7 +78,7 @@ async def older(pools: list[Postgres]) -> Store:
 
 async def test_five_who_migrate_at_the_same_time_apply_each_step_once(pools: list[Postgres]) -> None:
     applied = await asyncio.gather(*(migrate(one) for one in pools))
-    assert sorted(itertools.chain(*applied)) == ["0001_schema", BIND, VALIDATE, SETTINGS]
+    assert sorted(itertools.chain(*applied)) == ["0001_schema", BIND, VALIDATE, *LATER]
     assert await migrate(pools[0]) == []
     assert await Store(pools[0]).insert([new_job()]) == 1
 
@@ -95,7 +96,7 @@ async def test_a_run_goes_on_behind_the_step_that_the_one_before_has_finished(
     with pytest.raises(SchemaUnusable, match=r"migration 0002_bounds\.validate failed: division by zero"):
         await migrate(older.postgres)
     monkeypatch.undo()
-    assert await migrate(older.postgres) == [VALIDATE, SETTINGS]
+    assert await migrate(older.postgres) == [VALIDATE, *LATER]
     checks = "SELECT convalidated FROM pg_constraint WHERE conname = 'jobs_bounds'"
     assert await older.postgres.fetch(checks) == [(True,)]
 
@@ -107,7 +108,7 @@ async def test_what_lies_beyond_a_bound_is_refused_by_the_database_too(store: St
 
 
 async def test_jobs_that_an_older_release_let_in_are_cancelled_and_claimed_beside_new_ones(older: Store) -> None:
-    assert await migrate(older.postgres) == [BIND, VALIDATE, SETTINGS]
+    assert await migrate(older.postgres) == [BIND, VALIDATE, *LATER]
     await older.insert([new_job()])
     ids = [row[0] for row in await older.postgres.fetch("SELECT id FROM scheduler.jobs")]
     assert await older.cancel(ids.pop(0))
@@ -158,7 +159,7 @@ async def test_writers_go_on_while_the_migration_waits_for_a_transaction_that_ho
             await _insert(writer)
         assert not migration.done()
         await reader.rollback()
-        assert await migration == [BIND, VALIDATE, SETTINGS]
+        assert await migration == [BIND, VALIDATE, *LATER]
 
 
 async def test_rows_are_validated_beside_a_transaction_that_writes(
@@ -170,7 +171,7 @@ async def test_rows_are_validated_beside_a_transaction_that_writes(
     monkeypatch.undo()
     async with await psycopg.AsyncConnection.connect(empty_database_url) as writer:
         await _insert(writer)
-        assert await migrate(older.postgres) == [VALIDATE, SETTINGS]
+        assert await migrate(older.postgres) == [VALIDATE, *LATER]
         await _insert(writer)
 
 
@@ -183,7 +184,7 @@ async def test_a_table_that_stays_locked_ends_the_migration_with_the_remedy(
         await reader.execute("SELECT count(*) FROM scheduler.jobs")
         with pytest.raises(StoreUnavailable, match="end the transaction that keeps the table locked"):
             await migrate(older.postgres)
-    assert await migrate(older.postgres) == [BIND, VALIDATE, SETTINGS]
+    assert await migrate(older.postgres) == [BIND, VALIDATE, *LATER]
 
 
 # -- whom it refuses

@@ -6,7 +6,7 @@ SELECT id::text, type, status, attempt, max_attempts, created_at, run_at, starte
 FROM scheduler.jobs WHERE id = %(id)s
 
 -- attempts: the attempts of one job that did not complete, in order
-SELECT attempt, 'FAILED' AS status, worker_id::text, started_at, finished_at, error
+SELECT attempt, 'FAILED' AS status, worker_id::text, started_at, finished_at, error, trace AS traceback
 FROM scheduler.attempts WHERE job_id = %(id)s ORDER BY fence
 
 -- finished: which of these jobs are final, or gone

@@ -8,8 +8,8 @@ WITH outcome AS (
     SELECT o.*, (%(target)s::text[])[o.rule] AS status, (%(attempt)s::int[])[o.rule] AS attempt,
            (%(crashes)s::int[])[o.rule] AS crashes, (%(moves_due)s::bool[])[o.rule] AS moves_due, (%(at_once)s::bool[])[o.rule] AS at_once,
            (%(moves_due)s::bool[])[o.rule] AND delay > 60 AS is_far
-    FROM unnest(%(ids)s::uuid[], %(fences)s::int[], %(rules)s::int[], %(delays)s::float8[], %(results)s::text[], %(errors)s::text[])
-        AS o(id, fence, rule, delay, result, error)
+    FROM unnest(%(ids)s::uuid[], %(fences)s::int[], %(rules)s::int[], %(delays)s::float8[], %(results)s::text[], %(errors)s::text[],
+                %(traces)s::text[]) AS o(id, fence, rule, delay, result, error, trace)
 ), settled AS (
     UPDATE scheduler.jobs j
     SET status = o.status, attempt = j.attempt + o.attempt, crashes = coalesce(j.crashes + o.crashes, 0),
@@ -23,10 +23,10 @@ WITH outcome AS (
     -- Whoever waits for a row's lock sees that row anew, but not the workers: the fence tells that the holder is the same.
     WHERE j.id = o.id AND j.fence = o.fence AND j.status = 'PROCESSING'
       AND (NOT %(of_dead)s OR NOT EXISTS (SELECT FROM scheduler.workers w WHERE w.id = j.worker_id AND w.expires_at > now()))
-    RETURNING j.id, j.fence, j.status, j.attempt, j.type, j.error, j.worker_id, j.started_at, j.run_at, o.delay, o.is_far
+    RETURNING j.id, j.fence, j.status, j.attempt, j.type, j.error, j.worker_id, j.started_at, j.run_at, o.delay, o.is_far, o.trace
 ), recorded AS (
-    INSERT INTO scheduler.attempts (job_id, fence, attempt, worker_id, started_at, error)
-    SELECT id, fence, attempt, worker_id, started_at, error FROM settled WHERE error IS NOT NULL
+    INSERT INTO scheduler.attempts (job_id, fence, attempt, worker_id, started_at, error, trace)
+    SELECT id, fence, attempt, worker_id, started_at, error, trace FROM settled WHERE error IS NOT NULL
 ), buried AS (
     INSERT INTO scheduler.dead_letters (job_id, type, error)
     SELECT id, type, error FROM settled WHERE status = 'FAILED'
