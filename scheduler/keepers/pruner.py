@@ -11,7 +11,6 @@ from scheduler.storage.store import Store
 from scheduler.storage.stream import Stream
 
 TRIM_SECONDS = 0.5
-SPARE_ENTRIES = 10_000
 PRUNE_SECONDS = 60.0
 BATCH = 1_000
 
@@ -24,11 +23,10 @@ class Pruner(Service):
     def __init__(self, store: Store, stream: Stream, retention_seconds: float) -> None:
         super().__init__()
         self._store, self._stream, self._retention = store, stream, retention_seconds
-        self._cursor = b"0"
         self._prune_at = 0.0
 
     async def tick(self) -> float:
-        self._cursor = (await self._stream.trim(self._cursor, SPARE_ENTRIES)).cursor
+        await self._stream.trim()
         if time.monotonic() >= self._prune_at:
             before = time.time_ns() - int(self._retention * 1e9)
             oldest_kept = IdSequence().take(1, max(before, 0), bytes(8))[0]

@@ -22,6 +22,7 @@ from tests.storage.factory import live_worker, new_id, new_job
 
 FIRST = ROOT / "scheduler/storage/migrations/0001_schema.sql"
 BIND, VALIDATE = "0002_bounds.bind", "0002_bounds.validate"
+LATER = ["0003_types"]
 BEYOND: list[dict[str, Any]] = [
     {"max_attempts": 0},  # these two are bounds of the first migration
     {"timeout_seconds": 0.0},
@@ -73,7 +74,7 @@ async def older(pools: list[Postgres]) -> Store:
 
 async def test_five_who_migrate_at_the_same_time_apply_each_step_once(pools: list[Postgres]) -> None:
     applied = await asyncio.gather(*(migrate(one) for one in pools))
-    assert sorted(itertools.chain(*applied)) == ["0001_schema", BIND, VALIDATE]
+    assert sorted(itertools.chain(*applied)) == ["0001_schema", BIND, VALIDATE, *LATER]
     assert await migrate(pools[0]) == []
     assert await Store(pools[0]).insert([new_job()]) == 1
 
@@ -91,7 +92,7 @@ async def test_a_run_goes_on_behind_the_step_that_the_one_before_has_finished(
     with pytest.raises(ValueRefused):
         await migrate(older.postgres)
     monkeypatch.undo()
-    assert await migrate(older.postgres) == [VALIDATE]
+    assert await migrate(older.postgres) == [VALIDATE, *LATER]
     checks = "SELECT convalidated FROM pg_constraint WHERE conname = 'jobs_bounds'"
     assert await older.postgres.fetch(checks) == [(True,)]
 
@@ -103,7 +104,7 @@ async def test_what_lies_beyond_a_bound_is_refused_by_the_database_too(store: St
 
 
 async def test_jobs_that_an_older_release_let_in_are_cancelled_and_claimed_beside_new_ones(older: Store) -> None:
-    assert await migrate(older.postgres) == [BIND, VALIDATE]
+    assert await migrate(older.postgres) == [BIND, VALIDATE, *LATER]
     await older.insert([new_job()])
     ids = [row[0] for row in await older.postgres.fetch("SELECT id FROM scheduler.jobs")]
     assert await older.cancel(ids.pop(0))
@@ -154,7 +155,7 @@ async def test_writers_go_on_while_the_migration_waits_for_a_transaction_that_ho
             await _insert(writer)
         assert not migration.done()
         await reader.rollback()
-        assert await migration == [BIND, VALIDATE]
+        assert await migration == [BIND, VALIDATE, *LATER]
 
 
 async def test_rows_are_validated_beside_a_transaction_that_writes(
@@ -166,7 +167,7 @@ async def test_rows_are_validated_beside_a_transaction_that_writes(
     monkeypatch.undo()
     async with await psycopg.AsyncConnection.connect(empty_database_url) as writer:
         await _insert(writer)
-        assert await migrate(older.postgres) == [VALIDATE]
+        assert await migrate(older.postgres) == [VALIDATE, *LATER]
         await _insert(writer)
 
 
@@ -179,4 +180,4 @@ async def test_a_table_that_stays_locked_ends_the_migration_with_the_remedy(
         await reader.execute("SELECT count(*) FROM scheduler.jobs")
         with pytest.raises(StoreUnavailable, match="end the transaction that keeps the table locked"):
             await migrate(older.postgres)
-    assert await migrate(older.postgres) == [BIND, VALIDATE]
+    assert await migrate(older.postgres) == [BIND, VALIDATE, *LATER]

@@ -10,7 +10,7 @@ import psycopg
 
 from scheduler.client import submit
 from scheduler.jobs.job import ClaimedJob, Outcome, id_text
-from scheduler.storage.rows import Accepted, Beat, Due, Inserted, Settled
+from scheduler.storage.rows import Accepted, Beat, Due, Inserted, Misfit, Settled
 from scheduler.storage.schema import migrate
 from scheduler.storage.store import Store
 from tests.storage.factory import alter, dead, expire, live_worker, new_id, new_job, running, submitted, value
@@ -91,6 +91,17 @@ async def a_repeated_claim_takes_the_job_up_with_a_new_fence_and_the_same_attemp
     assert (await w.store.complete([Outcome.complete(job, None)])).lost == []
     assert await value(w.record, STATE, job_id) == ("COMPLETED", 1, 2)
     assert await count(w, "attempts") == 0
+
+
+@ON_POSTGRES.of(Store.misfits)
+async def a_refusal_is_noted_once_and_changes_nothing_of_the_job(w: World) -> None:
+    [job_id] = await submitted(w.record, type="T")
+    await w.lose(w.store.misfits([job_id], ["NOOP"], 60.0))
+    refused = "SELECT name, seen_at, refused_at FROM scheduler.types"
+    before = await w.record.postgres.fetch(refused)
+    assert await w.store.misfits([job_id], ["NOOP"], 60.0) == [Misfit(job_id, "T", False, False)]
+    assert await w.record.postgres.fetch(refused) == before
+    assert await value(w.record, STATE, job_id) == ("PENDING", 0, 0)
 
 
 @ON_POSTGRES.of(Store.complete)
@@ -298,15 +309,16 @@ async def a_callers_transaction_repeated_with_its_key_has_one_job(w: World) -> N
 
 
 # A migration may take a minute, and so may a silent link.
-@ON_POSTGRES.of(migrate, replies=5, faults=(CLOSING,))
+@ON_POSTGRES.of(migrate, replies=7, faults=(CLOSING,))
 async def each_step_of_a_migration_is_there_whole_and_the_next_run_goes_on_behind_it(w: World) -> None:
     await w.record.postgres.fetch("DROP SCHEMA scheduler CASCADE")
-    steps = ["0001_schema", "0002_bounds.bind", "0002_bounds.validate"]
+    steps = ["0001_schema", "0002_bounds.bind", "0002_bounds.validate", "0003_types"]
     try:
         await w.lose(migrate(w.store.postgres))
-        done = max(0, w.reply - 2)  # the first two replies are those of the table of migrations, made and read
+        # The first two replies are those of the table of migrations, made and read; after an ALTER psycopg deallocates.
+        done = [0, 0, 1, 2, 3, 3, 4][w.reply - 1]
         bounds = await w.record.postgres.fetch("SELECT convalidated FROM pg_constraint WHERE conname = 'jobs_bounds'")
-        assert bounds == [[], [], [(False,)], [(True,)]][done]
+        assert bounds == [[], [], [(False,)], [(True,)], [(True,)]][done]
         assert await migrate(w.store.postgres) == steps[done:]
     finally:
         await migrate(w.record.postgres)

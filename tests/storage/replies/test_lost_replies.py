@@ -132,6 +132,7 @@ LOOKS: dict[Callable[..., Any], tuple[int, Look]] = {
     Store.held_by: (1, lambda by: by.store.held_by(by.scene.worker)),
     Store.orphans: (1, lambda by: by.store.orphans(9)),
     Store.workers: (1, lambda by: by.store.workers()),
+    Store.fleet: (1, lambda by: by.store.fleet()),
     Store.any_dead: (1, lambda by: by.store.any_dead()),
     Store.job: (2, lambda by: by.store.job(by.scene.retried)),
     Store.finished: (1, lambda by: by.store.finished([by.scene.letter, by.scene.pending])),
