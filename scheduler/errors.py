@@ -64,7 +64,7 @@ class InvalidJob(SchedulerError, status=422, title="Invalid job"):
 
 
 class UnknownType(InvalidJob, title="Unknown job type"):
-    """Nobody here, and no live worker, can run the type."""
+    """Nobody here can run the type, and no worker ever could."""
 
     def __init__(self, field: str, type: str, known: Iterable[str]) -> None:
         hint = nearest(type, known)

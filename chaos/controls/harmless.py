@@ -20,14 +20,20 @@ harmless = partial(control, drain_seconds=60.0, is_harmless=True)
 
 @harmless("early-ack", "acknowledges a delivery as soon as it is read", scenario="worker-killed")
 def early_ack() -> None:
-    read = Stream.read
+    read, take = Stream.read, Stream.take
 
     async def read_and_ack(self: Stream, consumer: str, limit: int) -> Any:
         deliveries = await read(self, consumer, limit)
         await self.ack([each.entry for each in deliveries])
         return deliveries
 
+    async def take_and_ack(self: Stream, consumer: str, limit: int, least: int = 0) -> Any:
+        share = await take(self, consumer, limit, least)
+        await self.ack([each.entry for each in share.deliveries])
+        return share
+
     replace(Stream, "read", read_and_ack)
+    replace(Stream, "take", take_and_ack)
 
 
 @harmless("noack", "reads with NOACK", scenario="worker-killed")
@@ -35,7 +41,11 @@ def noack() -> None:
     async def read(self: Stream, consumer: str, limit: int) -> Any:
         return await self._read_group(consumer, limit, ">", "BLOCK", streaming.BLOCK_MS, "NOACK")
 
+    async def take(self: Stream, consumer: str, limit: int, least: int = 0) -> Any:
+        return streaming.Share(await self._read_group(consumer, limit, ">", "NOACK"), 0)
+
     replace(Stream, "read", read)
+    replace(Stream, "take", take)
 
 
 @harmless(

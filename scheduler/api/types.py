@@ -1,4 +1,4 @@
-"""Which job types are known: this process's own handlers, and those that live workers registered."""
+"""Which job types are known: this process's own handlers, and those that workers ever registered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FRESH_SECONDS = 0.2
 
 
 class Types(Service):
-    """The types known here or to a live worker."""
+    """The types known here, or ever registered by a worker: all of them may be away for a while."""
 
     name = "types"
 
@@ -36,5 +36,5 @@ class Types(Service):
 
     async def tick(self) -> float:
         self._asked_at = time.monotonic()
-        self._elsewhere = frozenset(type for worker in await self._store.workers() for type in worker.types)
+        self._elsewhere = frozenset(type.name for type in await self._store.fleet())
         return PERIOD_SECONDS

@@ -9,9 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from scheduler.jobs.lifecycle import Transition, after_death, when_unhandled
-
-UNHANDLED_WAIT_SECONDS = 1.0
+from scheduler.jobs.lifecycle import Transition, after_death
 
 
 def id_text(raw: bytes) -> str:
@@ -130,11 +128,3 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         delay = 0.0 if transition is Transition.RESCUE else None
         error = f"the worker died: its lease ran out during attempt {job.attempt}"
         return cls(job, transition, delay, None, error)
-
-    @classmethod
-    def unhandled(cls, job: ClaimedJob, patience_seconds: float) -> Outcome:
-        """Its worker has no handler: given back for another one, or failed once overdue by `patience_seconds`."""
-        if when_unhandled(job.waited_seconds, patience_seconds) is Transition.RELEASE:
-            return cls.release(job, UNHANDLED_WAIT_SECONDS)
-        lacking = f"no worker has a handler for type {job.type!r}"
-        return cls.fail(job, f"{lacking}: none took the job within {patience_seconds:g} s of its due time")

@@ -93,11 +93,6 @@ def after_death(attempt: int, max_attempts: int) -> Transition:
     return Transition.RESCUE if attempt < max_attempts else Transition.FAIL
 
 
-def when_unhandled(waited_seconds: float, patience_seconds: float) -> Transition:
-    """What becomes of a job that its worker has no handler for, claimed so long after its due time."""
-    return Transition.RELEASE if waited_seconds <= patience_seconds else Transition.FAIL
-
-
 def diagram() -> str:
     """The table as a Mermaid state diagram."""
     arrows = [f"{source} --> {rule.target}: {why}" for why, rule in RULES.items() for source in sorted(rule.sources)]

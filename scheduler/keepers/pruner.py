@@ -11,7 +11,6 @@ from scheduler.storage.stream import Stream
 
 TRIM_SECONDS = 0.5
 IDLE_SECONDS = 2.0
-SPARE_ENTRIES = 10_000
 PRUNE_SECONDS = 60.0
 BATCH = 5_000
 SHARE = 0.5
@@ -26,7 +25,7 @@ class Pruner(Service):
     def __init__(self, store: Store, stream: Stream, retention_seconds: float) -> None:
         super().__init__()
         self._store, self._stream, self._retention = store, stream, retention_seconds
-        self._cursor, self._after = b"0", _FIRST
+        self._after = _FIRST
         self._trim_at = self._prune_at = 0.0
 
     async def tick(self) -> float:
@@ -40,7 +39,7 @@ class Pruner(Service):
         """Returns when to look again: an empty stream is asked for its length only."""
         if not await self._stream.length():
             return IDLE_SECONDS
-        self._cursor = (await self._stream.trim(self._cursor, SPARE_ENTRIES)).cursor
+        await self._stream.trim()
         return TRIM_SECONDS
 
     async def _prune(self) -> bool:

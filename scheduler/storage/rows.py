@@ -32,6 +32,22 @@ class Due(Struct, frozen=True, gc=False):
     due_ms: float | None
 
 
+class Misfit(Struct, frozen=True, gc=False):
+    """A due job of a type that a worker lacks: whether a live worker lists it, or nobody has for too long."""
+
+    id: bytes
+    type: str
+    is_listed: bool
+    is_hopeless: bool
+
+
+class KnownType(Struct, frozen=True, gc=False):
+    """A type that a worker once registered; partial when some of the live workers list it now, but not all."""
+
+    name: str
+    is_partial: bool
+
+
 class Letter(Struct, frozen=True, gc=False):
     """A dead letter."""
 

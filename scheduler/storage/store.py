@@ -17,7 +17,20 @@ from scheduler.jobs.job import ClaimedJob, HeldJob, NewJob, Outcome, id_text
 from scheduler.jobs.lifecycle import RULES
 from scheduler.jobs.view import Attempt, Job, JobRow, JobSummary, shown
 from scheduler.storage.postgres import Id, Ids, Postgres
-from scheduler.storage.rows import Accepted, Beat, Due, Lease, Letter, Live, LiveWorker, Settled, T, each_as
+from scheduler.storage.rows import (
+    Accepted,
+    Beat,
+    Due,
+    KnownType,
+    Lease,
+    Letter,
+    Live,
+    LiveWorker,
+    Misfit,
+    Settled,
+    T,
+    each_as,
+)
 
 _HERE = Path(__file__).parent
 QUERIES: dict[str, str] = {
@@ -81,11 +94,21 @@ class Store:
 
     # -- working
 
-    async def claim(self, worker: bytes, job_ids: Sequence[bytes]) -> list[ClaimedJob]:
-        """Those of these jobs that are the worker's now; those that it held already come with a new fence."""
-        jobs = await self._rows(ClaimedJob, "claim", worker=Id(worker), ids=Ids(job_ids))
+    async def claim(
+        self, worker: bytes, job_ids: Sequence[bytes], types: Sequence[str] | None = None
+    ) -> list[ClaimedJob]:
+        """Those of these jobs that are the worker's now; those that it held already come with a new fence.
+
+        `types`: it claims no others; None: any.
+        """
+        own = None if types is None else list(types)
+        jobs = await self._rows(ClaimedJob, "claim", worker=Id(worker), ids=Ids(job_ids), types=own)
         tell(CLAIMED, jobs)
         return jobs
+
+    async def misfits(self, job_ids: Sequence[bytes], types: Sequence[str], patience_seconds: float) -> list[Misfit]:
+        """Of jobs that were not claimed, those due that a worker of these types cannot run. Notes what nobody can."""
+        return await self._rows(Misfit, "misfits", ids=Ids(job_ids), types=list(types), patience=patience_seconds)
 
     async def complete(self, outcomes: Sequence[Outcome]) -> Settled:
         """Settle completions without a result: one small statement a fence instead of `settle`."""
@@ -169,6 +192,10 @@ class Store:
     async def leases(self) -> list[Lease]:
         """Of all workers that nobody has forgotten yet."""
         return await self._rows(Lease, "leases")
+
+    async def fleet(self) -> list[KnownType]:
+        """Every type that a worker ever registered."""
+        return await self._rows(KnownType, "fleet")
 
     async def orphans(self, limit: int, rescuer: bytes | None = None) -> list[HeldJob]:
         """What workers hold whose lease ran out or is gone; nothing if the rescuer's own did. Reads all unfinished."""

@@ -7,7 +7,8 @@ redis-py's own retries are off, each command has a deadline, and the blocking re
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -36,18 +37,18 @@ _LEFT = {"READONLY", "MISCONF", "LOADING", "NOREPLICAS", "MASTERDOWN"}
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A stream entry and the job id that it carries; empty when it was trimmed meanwhile."""
+    """A stream entry, of a lane with `@` and the lane's type behind it, and its job id; empty when it was trimmed."""
 
     entry: bytes
     job_id: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Trimmed:
-    """How many entries went, and where the next round begins to look for pending ones."""
+class Share:
+    """What was read of a worker's share, and how much waits undelivered beyond it."""
 
-    removed: int
-    cursor: bytes
+    deliveries: list[Delivery]
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +104,19 @@ def connect(url: str, *, deadline_seconds: float, name: str, connections: int = 
 
 
 class Stream:
-    """One stream, its consumer group, its retry ZSET and its DLQ stream."""
+    """One stream, its consumer group, its lanes, its retry ZSET and its DLQ stream.
+
+    A lane is a stream of jobs of one type, which some live workers cannot run. `types`: whose lanes are read here.
+    """
 
     def __init__(self, url: str, *, stream: str, group: str, deadline_seconds: float, name: str) -> None:
         self.stream, self.group = stream, group
         self.retry, self.dlq = f"{{{stream}}}:retry", f"{stream}:dlq"
         self._dlq_keys = [self.dlq, f"{{{self.dlq}}}:index", f"{{{self.dlq}}}:digest"]
         self._turn, self._probe = f"{{{stream}}}:reconciler", f"{{{stream}}}:probe"
+        self._lane, self._lanes = f"{{{stream}}}:lane:", f"{{{stream}}}:lanes"
+        self.types: frozenset[str] = frozenset()
+        self.lanes: tuple[str, ...] = ()  # those that exist, as far as known
         self.on_scheduled: Callable[[float], None] = lambda _: None
         self._redis = connect(url, deadline_seconds=deadline_seconds, name=name)
         self._reader = connect(url, deadline_seconds=BLOCK_MS / 1000 + deadline_seconds, name=f"{name}-reader")
@@ -187,49 +194,84 @@ class Stream:
         return moved
 
     async def read(self, consumer: str, limit: int) -> list[Delivery]:
-        """Up to `limit` new deliveries, waiting up to BLOCK_MS for the first."""
+        """Up to `limit` new deliveries of each stream, waiting up to BLOCK_MS for the first."""
         deliveries = await self._read_group(consumer, limit, ">", "BLOCK", BLOCK_MS)
         tell(facts.DELIVERED, deliveries)
         return deliveries
+
+    async def take(self, consumer: str, limit: int, least: int = 0) -> Share:
+        """This consumer's share of what waits, at once: up to `limit`, not less than `least` while there is some."""
+        arguments: list[Any] = [self.group, consumer, limit, least]
+        waiting, reply = await self._reading(self._scripts["take"](self._read_keys(), arguments)) or (0, [])
+        share = Share(self._deliveries(reply), waiting)
+        tell(facts.DELIVERED, share.deliveries)
+        return share
 
     async def own_pending(self, consumer: str, limit: int) -> list[Delivery]:
         """What this consumer was handed and has not acknowledged: also what it never heard of (ghost deliveries)."""
         return await self._read_group(consumer, limit, "0")
 
     async def _read_group(self, consumer: str, limit: int, start: str, *options: object) -> list[Delivery]:
-        command = (
-            "XREADGROUP",
-            "GROUP",
-            self.group,
-            consumer,
-            "COUNT",
-            limit,
-            *options,
-            "STREAMS",
-            self.stream,
-            start,
+        keys = self._read_keys()
+        group = ("GROUP", self.group, consumer, "COUNT", limit, *options)
+        return self._deliveries(
+            await self._reading(
+                self._reader.execute_command("XREADGROUP", *group, "STREAMS", *keys, *[start] * len(keys))  # type: ignore[no-untyped-call]
+            )
         )
+
+    def _read_keys(self) -> list[str]:
+        return [*(self._lane + type for type in self.lanes if type in self.types), self.stream]
+
+    async def _reading(self, command: Awaitable[Any]) -> Any:
+        """The reply of a command that reads; None after the groups that it lacked have been made again."""
         async with translated():
             try:
-                reply = await self._reader.execute_command(*command)  # type: ignore[no-untyped-call]
+                return await command
             except ResponseError as error:
                 if "NOGROUP" not in str(error) and "UNBLOCKED" not in str(error):
                     raise
-                reply = None
-                await self.ensure_group()
-        return _deliveries(reply)
+            await self.ensure_group()
+            return await self.open_lanes()
+
+    def _deliveries(self, reply: Any) -> list[Delivery]:
+        found = []
+        for key, entries in reply or ():
+            at = b"" if key == self.stream.encode() else b"@" + key[len(self._lane.encode()) :]
+            # An entry that was trimmed while pending comes without fields: only its acknowledgement is left to do.
+            found += [Delivery(entry + at, fields[1] if fields else b"") for entry, fields in entries]
+        return found
 
     async def ack(self, entries: Sequence[bytes]) -> None:
         """Acknowledge entries; twice is no harm."""
-        if entries:
-            async with translated():
-                await self._redis.xack(self.stream, self.group, *entries)
-            tell(facts.ACKNOWLEDGED, entries)
+        by_lane: dict[bytes, list[bytes]] = defaultdict(list)
+        for entry in entries:
+            by_lane[entry.partition(b"@")[2]].append(entry)
+        for type, own in by_lane.items():
+            if type:
+                ids = [entry.partition(b"@")[0] for entry in own]
+                await self._script("leave_lane", [self._lane + type.decode()], [self.group, *ids])
+            else:
+                async with translated():
+                    await self._redis.xack(self.stream, self.group, *own)
+        tell(facts.ACKNOWLEDGED, entries)
 
-    async def trim(self, cursor: bytes, spare: int) -> Trimmed:
-        """Remove acknowledged entries; returns how many, and the cursor for the next call."""
-        removed, cursor = await self._script("trim", [self.stream], [self.group, spare, cursor])
-        return Trimmed(int(removed), cursor)
+    async def trim(self) -> int:
+        """Remove acknowledged entries, up to the oldest that is pending; returns how many."""
+        return int(await self._script("trim", [self.stream], [self.group]))
+
+    # -- lanes
+
+    async def open_lanes(self, types: Sequence[str] | None = None) -> None:
+        """Have lanes for exactly these types, None: those that there are, mended; learn in `lanes` which."""
+        arguments = [self.group, self._lane, int(types is not None), *(types or ())]
+        self.lanes = tuple(sorted(type.decode() for type in await self._script("open_lanes", [self._lanes], arguments)))
+
+    async def forward(self, type: str, deliveries: Sequence[Delivery]) -> None:
+        """Move deliveries of the stream to the lane of their type, which acknowledges them."""
+        pairs = [x for each in deliveries for x in (each.entry, each.job_id)]
+        await self._script("forward", [self.stream, self._lanes, self._lane + type], [self.group, type, *pairs])
+        tell(facts.FORWARDED, deliveries)
 
     async def length(self) -> int:
         """How many entries the stream holds."""
@@ -238,7 +280,8 @@ class Stream:
 
     async def look(self, who: str, seconds: float) -> Look:
         """Ask for the turn, which then lasts so long from now, and for the horizon. Makes a missing group."""
-        mine, ms = await self._script("horizon", [self.stream, self._turn], [self.group, who, int(seconds * 1000)])
+        arguments = [self.group, who, int(seconds * 1000), self._lane]
+        mine, ms = await self._script("horizon", [self.stream, self._turn, self._lanes], arguments)
         if ms < 0 and mine:
             await self.ensure_group()
             return await self.look(who, seconds)
@@ -246,23 +289,32 @@ class Stream:
 
     async def consumers(self) -> dict[str, int]:
         """Consumer name -> how many entries it holds."""
-        async with translated():
-            found = await self._redis.xinfo_consumers(self.stream, self.group)
-        return {c["name"].decode(): int(c["pending"]) for c in found}
+        held: Counter[str] = Counter()
+        for key in self._all_keys():
+            async with translated():
+                for each in await self._redis.xinfo_consumers(key, self.group):
+                    held[each["name"].decode()] += int(each["pending"])
+        return dict(held)
 
     async def adopt(self, dead: str, heir: str, limit: int = 100) -> int:
         """Make a dead consumer's entries this heir's own; it meets them with its next `own_pending`."""
-        async with translated():
-            held = await self._redis.xpending_range(self.stream, self.group, "-", "+", limit, dead)
-            entries: list[Any] = [item["message_id"] for item in held]
-            if entries:
-                await self._redis.xclaim(self.stream, self.group, heir, 0, entries, justid=True)
-        tell(facts.ADOPTED, entries)
-        return len(entries)
+        adopted: list[Any] = []
+        for key in self._all_keys():
+            async with translated():
+                held = await self._redis.xpending_range(key, self.group, "-", "+", limit, dead)
+                entries: list[Any] = [item["message_id"] for item in held]
+                if entries:
+                    adopted += await self._redis.xclaim(key, self.group, heir, 0, entries, justid=True)
+        tell(facts.ADOPTED, adopted)
+        return len(adopted)
 
     async def forget(self, consumer: str) -> bool:
         """Delete a consumer that holds nothing; whether it was deleted."""
-        return bool(await self._script("forget", [self.stream], [self.group, consumer]))
+        return all([await self._script("forget", [key], [self.group, consumer]) for key in self._all_keys()])
+
+    def _all_keys(self) -> list[str]:
+        """The stream, and the lanes that were there when it was last looked."""
+        return [self.stream, *(self._lane + type for type in self.lanes)]
 
     async def dead_letter(self, letters: Sequence[Letter]) -> None:
         """Put dead letters on the DLQ stream, each once; those of the newest jobs stay, their errors cut."""
@@ -308,18 +360,16 @@ def _hash(job_id: bytes) -> int:
     return int.from_bytes(sha256(job_id).digest()[:6])
 
 
-def _deliveries(reply: Any) -> list[Delivery]:
-    if not reply:
-        return []
-    # An entry that was trimmed while pending comes without fields: nothing but its acknowledgement is left to do.
-    return [Delivery(entry, fields[1] if fields else b"") for entry, fields in reply[0][1]]
-
-
 @asynccontextmanager
 async def translated() -> AsyncIterator[None]:
     """Turn what redis-py raises into StoreUnavailable."""
     try:
         yield
-    except (RedisError, OSError, TimeoutError) as error:
+    except (
+        RedisError,
+        OSError,
+        TimeoutError,
+        RuntimeError,
+    ) as error:  # RuntimeError: uvloop, of a handle that is closed
         tell(facts.STORE_ERRORS)
         raise StoreUnavailable("Redis", str(error).partition("\n")[0] or type(error).__name__) from error

@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Generator, Sequence
 from types import coroutine
 from typing import Any
 
-from scheduler.facts.facts import HANDLER_ENDED, HANDLER_STARTED, UNHANDLED, tell
+from scheduler.facts.facts import HANDLER_ENDED, HANDLER_STARTED, tell
 from scheduler.jobs.job import ClaimedJob, Outcome
 from scheduler.jobs.registry import Handler, Registry
 from scheduler.worker.executor import Executor
@@ -25,9 +25,8 @@ YIELD_AFTER = 128
 class Slots:
     """Starts what is in hand as room comes free. Made when the process is set up: its context is every job's first."""
 
-    def __init__(self, executor: Executor, registry: Registry, hands: Hands, unhandled_seconds: float) -> None:
+    def __init__(self, executor: Executor, registry: Registry, hands: Hands) -> None:
         self._executor, self._registry, self._hands = executor, registry, hands
-        self._patience_seconds = unhandled_seconds
         self._context = contextvars.copy_context()
         self._loop = asyncio.get_running_loop()
         self._starting = False  # one task at a time: it may turn out to run all that is in hand
@@ -44,17 +43,8 @@ class Slots:
         return bool(self._hands.queue) and len(self.running) < self._hands.concurrency and not self._starting
 
     def put(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Queue jobs for the slots; those without a handler here go back."""
-        known, unhandled = self._registry, []
-        for job in jobs:
-            if job.type in known:
-                self._hands.queue.append(job)
-            else:
-                unhandled.append(job)
-        if unhandled:
-            tell(UNHANDLED, unhandled, types=sorted({job.type for job in unhandled}))
-            for job in unhandled:
-                self._hands.finished(Outcome.unhandled(job, self._patience_seconds))
+        """Queue jobs for the slots."""
+        self._hands.queue.extend(jobs)
         self._fill()
 
     def _fill(self) -> None:

@@ -42,8 +42,8 @@ class Worker:
         self.executor = Executor(
             settings.retry, concurrency=settings.concurrency, rng=random.Random(), on_worn=self._replace
         )
-        self.slots = Slots(self.executor, handlers, self.hands, settings.unhandled_seconds)
-        self.reader = Reader(worker, store, stream, self.hands, self.slots)
+        self.slots = Slots(self.executor, handlers, self.hands)
+        self.reader = Reader(worker, store, stream, self.hands, self.slots, sorted(handlers), settings)
         self.settler = Settler(store, stream, self.hands)
         self.heartbeat = Heartbeat(
             settings.require_stores()[0],

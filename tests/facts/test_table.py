@@ -156,6 +156,7 @@ def test_the_counters_that_dashboards_read_keep_their_names() -> None:
         "repeated",
         "refused",
         "published",
+        "forwarded",
         "claimed",
         "unclaimed",
         "completed",

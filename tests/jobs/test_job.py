@@ -80,16 +80,12 @@ def test_each_outcome_names_its_transition_and_carries_only_what_belongs_to_it()
     assert all(o.job is CLAIM for o in made)
 
 
-def test_what_becomes_of_a_crash_and_of_a_job_without_a_handler_is_decided_by_the_lifecycle() -> None:
+def test_what_becomes_of_a_crash_is_decided_by_the_lifecycle() -> None:
     last = msgspec.structs.replace(CLAIM, attempt=4)
-    overdue = msgspec.structs.replace(CLAIM, type="T", waited_seconds=61.0)
-    made = [*map(Outcome.crash, (CLAIM, last)), *(Outcome.unhandled(job, 60.0) for job in (CLAIM, overdue))]
     died = "the worker died: its lease ran out during attempt"
-    assert made == [
+    assert [*map(Outcome.crash, (CLAIM, last))] == [
         Outcome(CLAIM, Transition.RESCUE, 0.0, None, f"{died} 1"),
         Outcome.fail(last, f"{died} 4"),
-        Outcome.release(CLAIM, 1.0),
-        Outcome.fail(overdue, "no worker has a handler for type 'T': none took the job within 60 s of its due time"),
     ]
 
 

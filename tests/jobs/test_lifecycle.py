@@ -18,7 +18,6 @@ from scheduler.jobs.lifecycle import (
     after_failure,
     apply,
     diagram,
-    when_unhandled,
 )
 from tests.cluster import ROOT
 
@@ -69,11 +68,6 @@ def test_a_failure_or_a_death_in_the_last_attempt_fails_the_job_and_any_other_gi
 ) -> None:
     assert after_failure(attempt, 4) is (T.FAIL if is_last else T.RETRY)
     assert after_death(attempt, 4) is (T.FAIL if is_last else T.RESCUE)
-
-
-@pytest.mark.parametrize(("waited", "expected"), [(0.0, T.RELEASE), (60.0, T.RELEASE), (60.1, T.FAIL)])
-def test_a_job_that_nobody_handles_goes_back_until_it_is_overdue(waited: float, expected: Transition) -> None:
-    assert when_unhandled(waited, 60.0) is expected
 
 
 def test_the_table_says_what_else_a_transition_does_to_the_row() -> None:

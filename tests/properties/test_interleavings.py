@@ -123,7 +123,7 @@ async def test_a_rescue_that_waited_takes_no_job_from_the_living_worker_that_cla
     seen = [Outcome.crash(held) for held in await store.orphans(9)]
     async with waited_for(store, store.rescue(seen)) as others:
         await others.execute("UPDATE scheduler.jobs SET status = 'PENDING'")
-        await others.execute(QUERIES["claim"], {"worker": Id(alive), "ids": Ids([job.id])}, binary=True)
+        await others.execute(QUERIES["claim"], {"worker": Id(alive), "ids": Ids([job.id]), "types": None}, binary=True)
     assert await value(store, "status, attempt, fence, worker_id", job.id) == ("PROCESSING", 2, 2, alive)
     assert await store.dead_letters(99) == []
 

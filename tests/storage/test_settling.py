@@ -10,7 +10,7 @@ from scheduler.errors import ValueRefused
 from scheduler.jobs.job import ClaimedJob, Outcome
 from scheduler.storage.rows import Letter
 from scheduler.storage.store import Store
-from tests.storage.factory import alter, expire, live_worker, rescue, running, submitted, value
+from tests.storage.factory import expire, live_worker, rescue, running, submitted, value
 
 STATE = "status, attempt, fence"
 
@@ -168,21 +168,6 @@ async def test_a_result_that_cannot_be_stored_settles_nothing_of_its_batch(store
     with pytest.raises(ValueRefused):
         await store.settle([Outcome.complete(good, "1"), Outcome.complete(bad, "{not json")])
     assert await value(store, "status", good.id) == await value(store, "status", bad.id) == "PROCESSING"
-
-
-async def test_a_job_without_a_handler_goes_back_unburned_due_when_it_was_until_it_is_overdue(store: Store) -> None:
-    worker = await live_worker(store)
-    ids = [*await submitted(store), *await submitted(store, type="LOST")]
-    await alter(store, "jobs SET run_at = now() - interval '61 seconds' WHERE id", ids[1])
-    was_due = await value(store, "run_at", ids[0])
-    fresh, overdue = sorted(await store.claim(worker, ids), key=lambda job: ids.index(job.id))
-    settled = await store.settle([Outcome.unhandled(job, 60.0) for job in (fresh, overdue)])
-    assert await value(store, "status, attempt, run_at", fresh.id) == ("PENDING", 0, was_due)
-    assert list(settled.due_ms) == [fresh.id]
-    assert 0 <= settled.due_ms[fresh.id] - 1_000 - await store.clock_ms() + 1_000 <= 1_000
-    [letter] = await store.dead_letters(99)
-    assert (letter.id, letter.type) == (overdue.id, "LOST")
-    assert "no worker has a handler for type 'LOST'" in letter.error
 
 
 async def test_a_plain_completion_leaves_the_row_that_the_full_settle_would_leave(store: Store) -> None:

@@ -12,7 +12,7 @@ from redis.crc import key_slot
 from scheduler.errors import ConfigurationError, StoreUnavailable
 from scheduler.jobs.job import id_text
 from scheduler.storage.rows import Letter
-from scheduler.storage.stream import Lengths, Stream, Trimmed
+from scheduler.storage.stream import Lengths, Stream
 from tests.cluster import Cluster, eventually
 from tests.storage.factory import new_id
 from tests.storage.replies.links import linked, silent_server
@@ -53,7 +53,7 @@ async def test_reading_an_empty_stream_waits_a_second_and_wakes_at_once_for_an_e
 async def test_acknowledged_entries_are_trimmed_to_an_empty_stream(stream: Stream) -> None:
     await stream.publish(some(50))
     await stream.ack([delivery.entry for delivery in await stream.read("a", 100)])
-    assert await stream.trim(b"0", 10_000) == Trimmed(50, b"0")
+    assert await stream.trim() == 50
     assert await stream.lengths() == Lengths(0, 0, 0, 0)
 
 
@@ -62,7 +62,7 @@ async def test_trimming_keeps_what_is_pending_and_what_nobody_has_read(stream: S
     await stream.publish(ids)
     read = await stream.read("a", 20)
     await stream.ack([delivery.entry for delivery in read[:5]])
-    assert (await stream.trim(b"0", 10_000)).removed == 5
+    assert await stream.trim() == 5
     assert await lengths(stream) == (25, 15)
     assert [delivery.job_id for delivery in await stream.own_pending("a", 100)] == ids[5:20]
     assert [delivery.job_id for delivery in await stream.read("b", 100)] == ids[20:]
@@ -70,25 +70,8 @@ async def test_trimming_keeps_what_is_pending_and_what_nobody_has_read(stream: S
 
 async def test_trimming_before_anything_was_read_removes_nothing(stream: Stream) -> None:
     await stream.publish(some(3))
-    assert await stream.trim(b"0", 0) == Trimmed(0, b"0")
+    assert await stream.trim() == 0
     assert await lengths(stream) == (3, 0)
-
-
-async def test_entries_acknowledged_behind_stragglers_are_removed_one_by_one_when_they_are_many(stream: Stream) -> None:
-    await stream.publish(some(1_700))
-    read = await stream.read("a", 1_600)
-    stragglers = {read[n].entry for n in (0, 700, 1_599)}
-    await stream.ack([delivery.entry for delivery in read if delivery.entry not in stragglers])
-    assert await stream.trim(b"0", 5_000) == Trimmed(0, b"0"), "few enough to stay"
-    cursor, removed = b"0", 0
-    for _ in range(6):
-        trimmed = await stream.trim(cursor, 0)
-        assert trimmed.removed <= 500, "one step of the walk is bounded"
-        cursor, removed = trimmed.cursor, removed + trimmed.removed
-    assert removed == 1_597
-    assert await lengths(stream) == (103, 3)
-    assert {delivery.entry for delivery in await stream.own_pending("a", 10)} == stragglers
-    assert len(await stream.read("a", 200)) == 100
 
 
 async def test_an_entry_trimmed_while_pending_comes_back_empty_and_can_be_acknowledged(
@@ -243,7 +226,7 @@ async def test_scripts_survive_a_server_that_has_forgotten_them(stream: Stream, 
 async def test_a_missing_group_is_unavailability_for_those_who_do_not_make_it(stream: Stream, cluster: Cluster) -> None:
     with cluster.redis() as client:
         client.flushall()
-    for ask in (stream.trim(b"0", 0), stream.lengths(), stream.consumers()):
+    for ask in (stream.trim(), stream.lengths(), stream.consumers()):
         with pytest.raises(StoreUnavailable, match="Redis is out of reach"):
             await ask
 
@@ -360,3 +343,46 @@ async def test_the_eviction_policy_is_asked_for(stream: Stream, cluster: Cluster
 def test_the_stream_and_its_retry_set_share_a_cluster_slot() -> None:
     assert key_slot(b"jobs_stream") == key_slot(b"{jobs_stream}:retry")
     assert key_slot(b"jobs_stream:dlq") == key_slot(b"{jobs_stream:dlq}:index")
+
+
+# -- lanes and shares
+
+
+async def test_a_share_is_what_is_there_divided_by_the_consumers_and_least_is_taken_anyway(stream: Stream) -> None:
+    for name in "abcd":
+        await stream.own_pending(name, 1)
+    await stream.publish(some(100))
+    first = await stream.take("a", 90)
+    assert (len(first.deliveries), first.waiting) == (25, 75)
+    assert (await stream.take("a", 90)).deliveries == [], "its share is in hand"
+    assert len((await stream.take("b", 10)).deliveries) == 10
+    assert len((await stream.take("b", 90)).deliveries) == 15
+    rest = await stream.take("a", 90, 60)
+    assert (len(rest.deliveries), rest.waiting) == (50, 0), "what nobody takes is taken, whosever share it is"
+    assert (await stream.take("c", 90)).waiting == 0
+
+
+async def test_a_lane_is_read_by_who_runs_its_type_counts_as_queued_and_needs_no_trimming(
+    stream: Stream, cluster: Cluster
+) -> None:
+    ids = some(3)
+    await stream.publish(ids)
+    wrong = (await stream.take("wrong", 9)).deliveries
+    for _ in range(2):
+        await stream.forward("T", wrong)
+    assert await stream.trim() == 3
+    assert (await stream.look("me", 1)).seconds > 0, "else the reconciler would publish them once more"
+    stream.types = frozenset({"T"})
+    await stream.open_lanes()
+    deliveries = await stream.read("right", 9)
+    assert [delivery.job_id for delivery in deliveries] == ids
+    assert await stream.consumers() == {"wrong": 0, "right": 3}
+    assert await stream.adopt("right", "heir") == 3
+    assert await stream.own_pending("heir", 9) == deliveries
+    assert (await stream.look("me", 1)).seconds == 0
+    await stream.ack([delivery.entry for delivery in deliveries])
+    with cluster.redis() as client:
+        assert client.xlen(f"{{{stream.stream}}}:lane:T") == 0
+        client.delete(f"{{{stream.stream}}}:lane:T", f"{{{stream.stream}}}:lanes")
+    assert await stream.own_pending("heir", 9) == [], "a lane that is gone is no trouble"
+    assert stream.lanes == ()

@@ -32,3 +32,7 @@ SELECT count(*) FILTER (WHERE status = 'PENDING' AND run_at <= now()) AS due,
        coalesce(round(extract(epoch FROM now() - min(run_at) FILTER (WHERE status = 'PENDING' AND run_at <= now())), 3), 0)::float8
            AS oldest_due_seconds
 FROM (SELECT status, run_at FROM scheduler.jobs WHERE finished_at IS NULL ORDER BY reconcile_at LIMIT %(limit)s) AS live
+
+-- fleet: every type that a worker ever registered, and whether some of the live workers list it, but not all
+SELECT t.name, bool_or(t.name = ANY(w.types)) IS TRUE AND bool_and(t.name = ANY(w.types)) IS FALSE AS is_partial
+FROM scheduler.types t LEFT JOIN scheduler.workers w ON w.expires_at > now() WHERE t.seen_at IS NOT NULL GROUP BY t.name

@@ -37,7 +37,7 @@ SILENT, CLOSING = "ack_lost", "ack_lost.close"
 DEADLINE_SECONDS = 0.3
 # What no deadline of the product may exceed here: the blocking read's, 1.3 s, on a busy machine.
 PATIENCE_SECONDS = 5.0
-TABLES = ("jobs", "attempts", "dead_letters", "workers")
+TABLES = ("jobs", "attempts", "dead_letters", "workers", "types")
 
 
 @dataclass
@@ -108,6 +108,7 @@ class World:
         """All that both stores hold."""
         redis, index = self.index._redis, self.index
         held: list[Any] = [await redis.xrange(key) for key in (index.stream, index.dlq)]
+        held += [sorted(await redis.smembers(index._lanes))]
         held += [await redis.zrange(index.retry, 0, -1, withscores=True), await index.dead_ids()]
         held += [
             await redis.xinfo_groups(index.stream),
@@ -130,7 +131,7 @@ class World:
                 assert (await self.record.complete([Outcome.complete(job, None) for job in jobs])).lost == []
                 ran += [job.id for job in jobs]
                 await self.index.ack([delivery.entry])
-            await self.index.trim(b"0", 0)
+            await self.index.trim()
             deliveries = await self.index._read_group(consumer, 99, ">")
         lengths = await self.index.lengths()
         assert (lengths.stream, lengths.pending) == (0, 0)

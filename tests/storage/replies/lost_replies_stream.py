@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scheduler.jobs.job import id_text
 from scheduler.storage.rows import Letter
-from scheduler.storage.stream import Delivery, Stream, Trimmed
+from scheduler.storage.stream import Delivery, Share, Stream
 from tests.cluster import eventually
 from tests.storage.factory import new_id, submitted
 from tests.storage.replies.lost_replies import Table, World
@@ -91,6 +91,35 @@ async def a_delivery_that_did_not_arrive_is_found_among_ones_own(w: World) -> No
     assert await lengths(w) == (1, 0, 0, 0)
 
 
+@ON_REDIS.of(Stream.take)
+async def a_share_that_did_not_arrive_is_found_among_ones_own(w: World) -> None:
+    [job_id] = await published(w)
+    await w.lose(w.stream.take(ME, 9))
+    assert await w.stream.take(ME, 9) == Share([], 0)
+    assert [ghost.job_id for ghost in await w.stream.own_pending(ME, 9)] == [job_id]
+
+
+@ON_REDIS.of(Stream.forward)
+async def a_delivery_is_moved_to_a_lane_once_and_may_be_moved_again(w: World) -> None:
+    job_id, delivery = await delivered(w)
+    await w.lose(w.stream.forward("NOOP", [delivery]))
+    await w.stream.forward("NOOP", [delivery])
+    w.stream.types = frozenset({"NOOP"})
+    await w.stream.open_lanes()
+    [moved] = (await w.stream.take(OTHER, 9)).deliveries
+    assert (moved.job_id, await lengths(w)) == (job_id, (1, 0, 0, 0))
+    await w.stream.ack([moved.entry])
+
+
+@ON_REDIS.of(Stream.open_lanes)
+async def lanes_may_be_opened_and_closed_again(w: World) -> None:
+    await w.index.open_lanes(["OTHER"])
+    await w.lose(w.stream.open_lanes(["NOOP"]))
+    for _ in range(2):
+        await w.stream.open_lanes(["NOOP"])
+        assert w.stream.lanes == ("NOOP",)
+
+
 @ON_REDIS.of(Stream.own_pending)
 async def what_is_pending_stays_so_however_often_it_is_looked_at(w: World) -> None:
     _, delivery = await delivered(w)
@@ -106,7 +135,7 @@ async def an_entry_is_acknowledged_and_may_be_again(w: World) -> None:
     for _ in range(2):
         assert await lengths(w) == (1, 0, 0, 0)
         await w.stream.ack([delivery.entry])
-    assert await w.index.trim(b"0", 0) == Trimmed(1, b"0")
+    assert await w.index.trim() == 1
 
 
 @ON_REDIS.of(Stream.trim)
@@ -114,9 +143,9 @@ async def what_is_trimmed_was_acknowledged_and_the_rest_stays(w: World) -> None:
     _, delivery = await delivered(w)
     await w.index.ack([delivery.entry])
     ids = await published(w)
-    await w.lose(w.stream.trim(b"0", 0))
+    await w.lose(w.stream.trim())
     assert await lengths(w) == (1, 0, 0, 0)
-    assert await w.stream.trim(b"0", 0) == Trimmed(0, b"0")
+    assert await w.stream.trim() == 0
     assert await w.work_off() == ids
 
 
