@@ -91,6 +91,19 @@ def rescuer_off() -> None:
 
 
 @control(
+    "one-look",
+    "takes a worker for dead as soon as its lease is seen to have run out",
+    breaks=("repetition",),
+    scenario="postgres-clock",
+)
+def one_look() -> None:
+    orphans = Store.orphans
+    replace(Rescuer, "_unsure_seconds", lambda *_: 0.0)
+    replace(Rescuer, "_rest", lambda *_: 0.1)
+    replace(Store, "orphans", lambda self, limit, _: orphans(self, limit))  # nor does it look at its own lease
+
+
+@control(
     "reconciler-off",
     "nobody publishes what Redis has forgotten",
     breaks=("terminal",),

@@ -12,6 +12,7 @@ from scheduler.jobs.job import Outcome
 from scheduler.jobs.lifecycle import RULES, Transition
 from scheduler.storage import postgres
 from scheduler.storage.store import Store
+from scheduler.storage.stream import Share, Stream
 from scheduler.worker.bodies import Bodies
 
 
@@ -90,3 +91,33 @@ def slot_hangs() -> None:
         return value, error
 
     replace(Bodies, "_run", fragile)
+
+
+@control(
+    "wrong-worker-buries",
+    "keeps on circulating jobs that it has no handler for, and buries those that are old",
+    breaks=("status-effect", "dlq-exact"),
+    scenario="workers-unlike",
+)
+def wrong_worker_buries() -> None:
+    rewrite(
+        "misfits",
+        ("w.expires_at > now() AND j.type = ANY(w.types)) AS is_listed", "false) AS is_listed"),
+        ("greatest(r.refused_at, m.run_at)", "m.run_at"),
+        ("AND NOT EXISTS (SELECT FROM scheduler.workers w WHERE m.type = ANY(w.types)) AS", "AS"),
+    )
+
+
+@control(
+    "takes-all",
+    "takes all that it has room for, whatever others could run",
+    breaks=("even-share",),
+    scenario="shared",
+)
+def takes_all() -> None:
+    take = Stream.take
+
+    async def all_of_it(self: Stream, consumer: str, limit: int, least: int = 0) -> Share:
+        return await take(self, consumer, limit, max(least, limit))
+
+    replace(Stream, "take", all_of_it)

@@ -16,6 +16,7 @@ from scheduler.worker.hands import Hands
 SUSPECT_AFTER_CRASHES = 2
 MAX_COMPANY = 10
 JOIN_SECONDS = 0.2
+MOST_WAIT_SECONDS = 10.0
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 5.0
 
 
@@ -35,13 +36,18 @@ class Suspects:
         return [job for job in jobs if job.crashes >= SUSPECT_AFTER_CRASHES]
 
     async def run(self, suspects: Sequence[ClaimedJob], quiet: asyncio.Event) -> None:
-        """Start those whose turn it is, and only when the others are given back: a crash must not be theirs."""
+        """Start those whose turn it is, and only when the others are given back: a crash must not be theirs. When that
+        takes too long, PostgreSQL is away; then all are given back.
+        """
         hands, now = self._hands, time.monotonic()
         self._learn(now)
         chosen = self._choose(suspects, now)
         put_off = [job for job in suspects if job not in chosen]
         self._put_off(put_off, now)
         while not quiet.is_set() and any(job.id in hands.entries for job in put_off):
+            if time.monotonic() > now + MOST_WAIT_SECONDS:
+                self._put_off(chosen, now)
+                return
             await hands.change(0.2)
         self._put(chosen)
 

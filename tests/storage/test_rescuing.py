@@ -136,7 +136,9 @@ async def test_a_claim_that_commits_after_its_worker_was_forgotten_is_found_by_t
     worker = await live_worker(store)
     [job_id] = await submitted(store)
     async with store.postgres.use() as claiming, claiming.transaction():
-        await claiming.execute(QUERIES["claim"], {"worker": Id(worker), "ids": Ids([job_id])}, binary=True)
+        await claiming.execute(
+            QUERIES["claim"], {"worker": Id(worker), "ids": Ids([job_id]), "types": None}, binary=True
+        )
         await expire(store, worker)
         assert (await rescue(store)).done == []
         assert not await any_dead(store)
