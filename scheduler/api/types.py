@@ -9,7 +9,7 @@ from scheduler.jobs.registry import Registry
 from scheduler.service import Service
 from scheduler.storage.store import Store
 
-PERIOD_SECONDS = 1.0
+PERIOD_SECONDS = 5.0  # who asks for a type that is not known has it looked up at once
 FRESH_SECONDS = 0.2
 
 

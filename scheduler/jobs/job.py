@@ -75,11 +75,13 @@ class HeldJob(msgspec.Struct, frozen=True, gc=False):
 
 
 class ClaimedJob(HeldJob, frozen=True, gc=False):
-    """A job that this worker has claimed, `waited_seconds` after its due time. `crashes`: worker deaths in a row."""
+    """A job that this worker has claimed. `payload` is JSON, None where it is yet to be fetched, as it is large.
+
+    `crashes`: worker deaths in a row.
+    """
 
     timeout_seconds: float | None
-    payload: bytes
-    waited_seconds: float
+    payload: bytes | None
     crashes: int = 0
 
 

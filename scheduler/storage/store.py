@@ -41,6 +41,7 @@ QUERIES: dict[str, str] = {
     )
 }
 MAX_ROWS_A_STATEMENT = 500
+INLINE_BYTES = 64 << 10
 _RULE_COLUMNS = ("target", "attempt", "crashes", "moves_due", "at_once")
 
 
@@ -99,12 +100,20 @@ class Store:
     ) -> list[ClaimedJob]:
         """Those of these jobs that are the worker's now; those that it held already come with a new fence.
 
-        `types`: it claims no others; None: any.
+        `types`: it claims no others; None: any. Payloads of more than INLINE_BYTES are left for `payload` to fetch.
         """
         own = None if types is None else list(types)
-        jobs = await self._rows(ClaimedJob, "claim", worker=Id(worker), ids=Ids(job_ids), types=own)
+        asked = {"worker": Id(worker), "ids": Ids(job_ids), "types": own, "most_bytes": INLINE_BYTES}
+        jobs = await self._rows(ClaimedJob, "claim", **asked)
         tell(CLAIMED, jobs)
         return jobs
+
+    async def payload(self, job_id: bytes) -> bytes:
+        """What a claim left behind. Raises JobNotFound."""
+        found: list[bytes] = await self._values("payload", id=Id(job_id))
+        if not found:
+            raise JobNotFound(id_text(job_id))
+        return found[0]
 
     async def misfits(self, job_ids: Sequence[bytes], types: Sequence[str], patience_seconds: float) -> list[Misfit]:
         """Of jobs that were not claimed, those due that a worker of these types cannot run. Notes what nobody can."""

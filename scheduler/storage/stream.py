@@ -6,6 +6,7 @@ redis-py's own retries are off, each command has a deadline, and the blocking re
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -362,7 +363,7 @@ def _hash(job_id: bytes) -> int:
 
 @asynccontextmanager
 async def translated() -> AsyncIterator[None]:
-    """Turn what redis-py raises into StoreUnavailable."""
+    """Turn what redis-py raises into StoreUnavailable; and raise the cancellation that it may have swallowed (8.1)."""
     try:
         yield
     except (
@@ -370,6 +371,8 @@ async def translated() -> AsyncIterator[None]:
         OSError,
         TimeoutError,
         RuntimeError,
-    ) as error:  # RuntimeError: uvloop, of a handle that is closed
+    ) as error:  # uvloop: RuntimeError, of a handle that is closed
         tell(facts.STORE_ERRORS)
         raise StoreUnavailable("Redis", str(error).partition("\n")[0] or type(error).__name__) from error
+    if (task := asyncio.current_task()) and task.cancelling():
+        raise asyncio.CancelledError

@@ -59,7 +59,7 @@ async def run_inline(
     new = asked.job(raw, time.time(), settings.load())
     if not 1 <= attempt <= new.max_attempts:
         raise InvalidJob("attempt", f"must lie between 1 and max_attempts ({new.max_attempts}), not {attempt}")
-    job = ClaimedJob(raw, 1, new.type, attempt, new.max_attempts, new.timeout_seconds, new.payload.encode(), 0.0)
+    job = ClaimedJob(raw, 1, new.type, attempt, new.max_attempts, new.timeout_seconds, new.payload.encode())
     executor = Executor(settings.load().retry, concurrency=1, rng=random.Random(0))
     executor.resources = resources or {}
     try:

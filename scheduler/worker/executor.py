@@ -105,7 +105,7 @@ class Executor:
         context = self.running[job.id] = JobContext(job, deadline, self.resources)
         before = current_job.set(context)
         try:
-            payload = msgspec.json.decode(job.payload)
+            payload = msgspec.json.decode(job.payload or b"null")
             value, error = await self.bodies.call(job, handler, context, payload, seconds)
             if error is None:
                 return Outcome.complete(job, None if value is None else _encode(value))

@@ -9,24 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from types import coroutine
 from typing import Any
 
-from scheduler.facts.facts import HANDLER_ENDED, HANDLER_STARTED, tell
+import msgspec
+
+from scheduler.errors import JobNotFound, StoreUnavailable
+from scheduler.facts.facts import HANDLER_ENDED, HANDLER_STARTED, PAYLOAD_MISSED, tell
 from scheduler.jobs.job import ClaimedJob, Outcome
 from scheduler.jobs.registry import Handler, Registry
 from scheduler.worker.executor import Executor
 from scheduler.worker.hands import Hands
 
 YIELD_AFTER = 128
+FETCH_AGAIN_SECONDS = 1.0
 
 
 class Slots:
-    """Starts what is in hand as room comes free. Made when the process is set up: its context is every job's first."""
+    """Starts what is in hand as room comes free. Made when the process is set up: its context is every job's first.
 
-    def __init__(self, executor: Executor, registry: Registry, hands: Hands) -> None:
-        self._executor, self._registry, self._hands = executor, registry, hands
+    `fetch` brings a large payload, which a claim left behind.
+    """
+
+    def __init__(
+        self, executor: Executor, registry: Registry, hands: Hands, fetch: Callable[[bytes], Awaitable[bytes]]
+    ) -> None:
+        self._executor, self._registry, self._hands, self._fetch = executor, registry, hands, fetch
         self._context = contextvars.copy_context()
         self._loop = asyncio.get_running_loop()
         self._starting = False  # one task at a time: it may turn out to run all that is in hand
@@ -75,13 +84,19 @@ class Slots:
     async def _run(self, job: ClaimedJob, handler: Handler) -> None:
         outcome = None
         try:
+            if job.payload is None:
+                job = msgspec.structs.replace(job, payload=await self._fetch(job.id))
             if HANDLER_STARTED.ears:
                 tell(HANDLER_STARTED, [job])
             outcome = await self._executor.run(job, handler)
             if HANDLER_ENDED.ears:
                 tell(HANDLER_ENDED, [outcome])
+        except (StoreUnavailable, JobNotFound) as error:
+            tell(PAYLOAD_MISSED, [job], reason=error)
         finally:
-            self._hands.finished(outcome or Outcome.release(job))
+            self._hands.finished(
+                outcome or Outcome.release(job, 0.0 if self._executor.stopping else FETCH_AGAIN_SECONDS)
+            )
 
     def cancel(self) -> set[asyncio.Task[None]]:
         """Cut short what runs, to be given back; returns the tasks that are to end."""

@@ -42,7 +42,7 @@ class Worker:
         self.executor = Executor(
             settings.retry, concurrency=settings.concurrency, rng=random.Random(), on_worn=self._replace
         )
-        self.slots = Slots(self.executor, handlers, self.hands)
+        self.slots = Slots(self.executor, handlers, self.hands, store.payload)
         self.reader = Reader(worker, store, stream, self.hands, self.slots, sorted(handlers), settings)
         self.settler = Settler(store, stream, self.hands)
         self.heartbeat = Heartbeat(

@@ -72,6 +72,11 @@ async def set_tenant(ctx: JobContext, payload: dict[str, Any]) -> str:
     return found
 
 
+@job("SIZE")
+async def size(ctx: JobContext, payload: dict[str, Any]) -> int:
+    return len(payload["text"])
+
+
 @job("DEAF")
 async def deaf(ctx: JobContext, payload: dict[str, Any]) -> None:
     """Goes on whatever it is told."""

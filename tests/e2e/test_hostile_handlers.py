@@ -51,6 +51,8 @@ async def test_each_job_has_a_context_of_its_own(cluster: Cluster) -> None:
         assert {(await client.get(job_id, wait=10))["result"] for job_id in ids} == {"nobody"}
         other = await client.submit("AWAITABLE", {})
         assert (await client.get(other["id"], wait=10))["result"] == "awaited"
+        large = await client.submit("SIZE", {"text": "x" * 900_000})
+        assert (await client.get(large["id"], wait=10))["result"] == 900_000
         itself = await client.submit("CANCEL-SELF", {"wait": False})
         assert (await client.get(itself["id"], wait=10))["status"] == "COMPLETED"
 

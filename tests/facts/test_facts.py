@@ -31,7 +31,7 @@ from scheduler.storage.stream import Delivery
 from scheduler.testing import trace
 
 RAW = bytes.fromhex("0193a5b0c0de7000800000000000000a")
-JOB = ClaimedJob(RAW, 1, "NOOP", 1, 4, None, b"{}", 0.0)
+JOB = ClaimedJob(RAW, 1, "NOOP", 1, 4, None, b"{}")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from scheduler.jobs.lifecycle import Transition
 
 MS = 1_000_000
 NOW = 1_700_000_000_123 * MS
-CLAIM = ClaimedJob(bytes(16), 1, "NOOP", 1, 4, None, b"{}", 0.0)
+CLAIM = ClaimedJob(bytes(16), 1, "NOOP", 1, 4, None, b"{}")
 
 
 def test_an_id_is_a_version_7_uuid_that_carries_its_millisecond() -> None:

@@ -16,7 +16,7 @@ from scheduler.jobs.registry import Handler
 from scheduler.testing import run_inline, run_to_end
 from scheduler.worker.executor import Executor
 
-JOB = ClaimedJob(bytes(8) + b"\xff" * 8, 1, "T", 1, 4, None, b"{}", 0.0)
+JOB = ClaimedJob(bytes(8) + b"\xff" * 8, 1, "T", 1, 4, None, b"{}")
 
 
 async def failing(ctx: JobContext, payload: dict[str, Any]) -> None:
@@ -60,7 +60,7 @@ async def test_a_types_own_back_off_wins_and_one_that_cannot_tell_is_replaced(
 ) -> None:
     found = []
     for attempt in (1, 2):
-        held = ClaimedJob(JOB.id, 1, "T", attempt, 4, None, b"{}", 0.0)
+        held = ClaimedJob(JOB.id, 1, "T", attempt, 4, None, b"{}")
         found.append((await outcome_of(failing, held, backoff=backoff)).delay_seconds)
     assert found == delays
 

@@ -1,9 +1,9 @@
 -- How a worker gets a job, and learns that it has lost one.
 
 -- claim: PENDING -> PROCESSING for one live worker; exactly one winner a job, never before run_at, and of no type but
--- these (NULL: of any). A job that this
--- worker holds already is one whose earlier claim lost its reply: it is taken up (reclaim) with a new fence, no attempt spent, and
--- whatever its lease says: refused, the worker would go on holding a job that it does not have in hand
+-- these (NULL: of any). A job that this worker holds already is one whose earlier claim lost its reply: it is taken up (reclaim)
+-- with a new fence, no attempt spent, and whatever its lease says: refused, the worker would go on holding a job that it does not
+-- have in hand. Large payloads stay behind until their job starts: what a claim brings is bounded
 UPDATE scheduler.jobs
 SET attempt = attempt + CASE status WHEN 'PENDING' THEN 1 ELSE 0 END,
     status = 'PROCESSING', fence = fence + 1, worker_id = %(worker)s, started_at = now()
@@ -11,8 +11,11 @@ WHERE id = ANY(%(ids)s::uuid[])
   AND (status = 'PROCESSING' AND worker_id = %(worker)s OR status = 'PENDING' AND run_at <= now()
        AND EXISTS (SELECT FROM scheduler.workers w WHERE w.id = %(worker)s AND w.expires_at > now()))
   AND (%(types)s::text[] IS NULL OR status = 'PROCESSING' OR type = ANY(%(types)s::text[]))
-RETURNING id, fence, type, attempt, max_attempts, timeout_seconds, payload,
-          extract(epoch FROM now() - run_at)::float8 AS waited_seconds, crashes
+RETURNING id, fence, type, attempt, max_attempts, timeout_seconds,
+          CASE WHEN octet_length(payload::text) <= %(most_bytes)s THEN payload END AS payload, crashes
+
+-- payload: what a claim left behind
+SELECT payload FROM scheduler.jobs WHERE id = %(id)s
 
 -- not_held: which of these jobs a worker does not hold any more
 SELECT w.id FROM unnest(%(ids)s::uuid[]) AS w(id) LEFT JOIN scheduler.jobs j USING (id)

@@ -134,6 +134,7 @@ LOOKS: dict[Callable[..., Any], tuple[int, Look]] = {
     Store.workers: (1, lambda by: by.store.workers()),
     Store.leases: (1, lambda by: by.store.leases()),
     Store.fleet: (1, lambda by: by.store.fleet()),
+    Store.payload: (1, lambda by: by.store.payload(by.scene.pending)),
     Store.job: (2, lambda by: by.store.job(by.scene.retried)),
     Store.finished: (1, lambda by: by.store.finished([by.scene.letter, by.scene.pending])),
     Store.page: (1, lambda by: by.store.page(None, None, None, 9)),
