@@ -31,14 +31,6 @@ BATCH = 500  # jobs a request; not measured
 SENDERS = 4  # requests at a time; not measured
 PAYLOAD = {"to": "someone@example.com", "subject": "hello", "body": "x" * 120}
 DEADLINE_SECONDS, LOOK_SECONDS, KEEPER_LOOK_SECONDS = 300.0, 0.2, 0.02
-LEFT = "SELECT count(*) FROM scheduler.jobs"
-ROWS = """
-    INSERT INTO scheduler.jobs (id, type, payload, max_attempts, status, finished_at, run_at, reconcile_at)
-    SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'SLEEP', '{"seconds": 600}', 4,
-           %(status)s::text,
-           CASE WHEN %(status)s::text <> 'PENDING' THEN past END, past, past
-    FROM generate_series(1, %(jobs)s) AS n, (SELECT now() - interval '1 hour') AS hour(past)
-"""
 Connection = psycopg.Connection[tuple[float, ...]]
 
 
@@ -78,7 +70,7 @@ class Build:
     def prune(self, jobs: int) -> float:
         """Finished jobs per second out of the table, by two workers."""
         with self._rows(jobs, "COMPLETED", retention_seconds=1) as (stack, connection):
-            return _rate(stack, 2, lambda: int(_row(connection, LEFT)[0]), jobs, jobs // 20)
+            return _rate(stack, 2, lambda: int(_row(connection, stack.target.look.total)[0]), jobs, jobs // 20)
 
     @contextmanager
     def _rows(self, jobs: int, status: str, **settings: int) -> Iterator[tuple[Stack, Connection]]:
@@ -88,7 +80,7 @@ class Build:
             self._stack(Path(folder), workers=0, **settings) as stack,
             psycopg.connect(stack.database_url, autocommit=True, connect_timeout=10) as connection,
         ):
-            connection.execute(ROWS.encode(), {"jobs": jobs, "status": status})
+            connection.execute(stack.target.look.fill.encode(), {"jobs": jobs, "status": status})
             yield stack, connection
 
     @staticmethod
@@ -98,22 +90,23 @@ class Build:
     def _stack(self, path: Path, *, workers: int, **settings: int) -> Stack:
         folder = Folder(path)
         folder.logs.mkdir()
-        variables = {f"SCHEDULER_{name.upper()}": str(value) for name, value in settings.items()}
-        variables |= {} if self.tree is None else {"PYTHONPATH": str(self.tree.absolute())}
+        variables = {} if self.tree is None else {"PYTHONPATH": str(self.tree.absolute())}
         shape = Shape(proxied=False, witnessed=False, variables=variables)
-        return Stack(Plan("bench", 0, Settings(workers=workers)), folder, self.servers, shape)
+        plan = Plan("bench", 0, msgspec.structs.replace(Settings(workers=workers), **settings))
+        return Stack(plan, folder, self.servers, shape)
 
 
 def _rate(stack: Stack, workers: int, count: Callable[[], int], begin: int, end: int) -> float:
-    """Start workers and watch a count on its way: how much it changes a second, from its first change on."""
+    """Start workers and watch a count on its way: how much it changes a second, from the last look before it did."""
     for number in range(1, workers + 1):
         stack.start_process(worker(number))
-    deadline, first = time.monotonic() + DEADLINE_SECONDS, (0.0, begin)
+    began = time.monotonic()
+    deadline = began + DEADLINE_SECONDS
     while True:
         counted, at = count(), time.monotonic()
-        first = (at, counted) if first[1] == begin else first
+        began = at if counted == begin else began
         if (counted - end) * (begin - end) <= 0:
-            return abs(counted - first[1]) / max(at - first[0], KEEPER_LOOK_SECONDS)
+            return abs(counted - begin) / max(at - began, KEEPER_LOOK_SECONDS)
         if at > deadline:
             raise StackFailed(f"a count was still at {counted} after {DEADLINE_SECONDS:g} s")
         stack.check_alive()

@@ -22,8 +22,8 @@ harmless = partial(control, drain_seconds=60.0, is_harmless=True)
 def early_ack() -> None:
     read, take = Stream.read, Stream.take
 
-    async def read_and_ack(self: Stream, consumer: str, limit: int) -> Any:
-        deliveries = await read(self, consumer, limit)
+    async def read_and_ack(self: Stream, consumer: str, limit: int, seconds: float = 1.0) -> Any:
+        deliveries = await read(self, consumer, limit, seconds)
         await self.ack([each.entry for each in deliveries])
         return deliveries
 
@@ -38,8 +38,8 @@ def early_ack() -> None:
 
 @harmless("noack", "reads with NOACK", scenario="worker-killed")
 def noack() -> None:
-    async def read(self: Stream, consumer: str, limit: int) -> Any:
-        return await self._read_group(consumer, limit, ">", "BLOCK", streaming.BLOCK_MS, "NOACK")
+    async def read(self: Stream, consumer: str, limit: int, seconds: float = 1.0) -> Any:
+        return await self._read_group(consumer, limit, ">", "BLOCK", int(seconds * 1000), "NOACK")
 
     async def take(self: Stream, consumer: str, limit: int, least: int = 0) -> Any:
         return streaming.Share(await self._read_group(consumer, limit, ">", "NOACK"), 0)

@@ -91,12 +91,12 @@ def rescuer_off() -> None:
 
 
 @control(
-    "one-look",
+    "first-look",
     "takes a worker for dead as soon as its lease is seen to have run out",
     breaks=("repetition",),
     scenario="postgres-clock",
 )
-def one_look() -> None:
+def first_look() -> None:
     orphans = Store.orphans
     replace(Rescuer, "_unsure_seconds", lambda *_: 0.0)
     replace(Rescuer, "_rest", lambda *_: 0.1)

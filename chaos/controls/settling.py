@@ -96,7 +96,7 @@ def slot_hangs() -> None:
 @control(
     "wrong-worker-buries",
     "keeps on circulating jobs that it has no handler for, and buries those that are old",
-    breaks=("status-effect", "dlq-exact"),
+    breaks=("status-effect", "dlq-exact", "exactly-once"),
     scenario="workers-unlike",
 )
 def wrong_worker_buries() -> None:

@@ -53,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_backlog: int = 1_000_000
     concurrency: int = 100
     unhandled_seconds: float = 60.0
+    retention_seconds: float = 7 * 86_400.0
     workers: int = 2
     jobs: int = 0
     steady_seconds: float = 3.0

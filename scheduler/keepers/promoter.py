@@ -11,12 +11,12 @@ from scheduler.storage.stream import Stream
 
 BATCH = 100
 PERIOD_SECONDS = 0.1
-IDLE_SECONDS = 1.0
+IDLE_SECONDS = 2.0
 CLOCK_SECONDS = 5.0
 
 
 class Promoter(Service):
-    """Sleeps until the first id is due, a second at most: what other processes schedule meanwhile it does not hear.
+    """Sleeps until the first id is due, two seconds at most: what other processes schedule meanwhile it does not hear.
 
     PostgreSQL's clock decides what is due; between two looks at it this process's monotonic clock carries it on.
     """

@@ -5,6 +5,7 @@
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= ARGV[2] then return {0, redis.call('PTTL', KEYS[2])} end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+if redis.call('XLEN', KEYS[1]) == 0 and redis.call('EXISTS', KEYS[3]) == 0 then return {1, 0} end
 local now, oldest = redis.call('TIME'), 0
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local function look(key)

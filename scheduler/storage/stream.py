@@ -32,7 +32,7 @@ from scheduler.storage.rows import Letter
 MAX_IDS_A_CALL = 1_000
 MAX_LETTERS = 10_000
 MAX_ERROR = 200
-BLOCK_MS = 1_000
+MOST_BLOCK_SECONDS = 2.0
 _LEFT = {"READONLY", "MISCONF", "LOADING", "NOREPLICAS", "MASTERDOWN"}
 
 
@@ -120,7 +120,7 @@ class Stream:
         self.lanes: tuple[str, ...] = ()  # those that exist, as far as known
         self.on_scheduled: Callable[[float], None] = lambda _: None
         self._redis = connect(url, deadline_seconds=deadline_seconds, name=name)
-        self._reader = connect(url, deadline_seconds=BLOCK_MS / 1000 + deadline_seconds, name=f"{name}-reader")
+        self._reader = connect(url, deadline_seconds=MOST_BLOCK_SECONDS + deadline_seconds, name=f"{name}-reader")
         # The stock callback builds a dict an entry; the raw reply is what `_deliveries` wants.
         self._reader.response_callbacks.pop("XREADGROUP", None)
         here = Path(__file__).parent
@@ -194,9 +194,10 @@ class Stream:
         tell(facts.PROMOTED, moved)
         return moved
 
-    async def read(self, consumer: str, limit: int) -> list[Delivery]:
-        """Up to `limit` new deliveries of each stream, waiting up to BLOCK_MS for the first."""
-        deliveries = await self._read_group(consumer, limit, ">", "BLOCK", BLOCK_MS)
+    async def read(self, consumer: str, limit: int, seconds: float = MOST_BLOCK_SECONDS) -> list[Delivery]:
+        """Up to `limit` new deliveries of each stream, waiting so long, MOST_BLOCK_SECONDS at most, for the first."""
+        block_ms = int(min(seconds, MOST_BLOCK_SECONDS) * 1000)
+        deliveries = await self._read_group(consumer, limit, ">", "BLOCK", block_ms)
         tell(facts.DELIVERED, deliveries)
         return deliveries
 

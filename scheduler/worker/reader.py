@@ -58,6 +58,7 @@ class Reader(Service):
         self._left_at = 0.0  # since when the share is used up, yet entries wait and slots are free
         self._insist_until = 0.0
         self._fleet_known = False
+        self.waits = False  # for a delivery: then it may be cancelled at once
         self.quiet = asyncio.Event()
 
     async def tick(self) -> float:
@@ -93,11 +94,21 @@ class Reader(Service):
             await self._hands.change(SHARE_SECONDS)
         elif self._hands.free <= 0:
             await self._hands.change(0.05)
-        elif first := await self._stream.read(self._consumer, 1):
+        elif first := await self._wait():
             self._left_at = 0.0
             await self._take(first)
             if room > len(first):
                 await self._take((await self._stream.take(self._consumer, room - len(first))).deliveries)
+
+    async def _wait(self) -> list[Delivery]:
+        """The next delivery. Nothing is lost when this is cut short: see `give_back`."""
+        self.waits = True
+        try:
+            return await self._stream.read(
+                self._consumer, 1, SWEEP_SECONDS / 2 if self._hands.entries else SWEEP_SECONDS
+            )
+        finally:
+            self.waits = False
 
     async def _share_queue(self) -> None:
         """Give back what waits for a slot here while it could have one elsewhere."""
@@ -222,7 +233,9 @@ class Reader(Service):
         self._unclaimed = [d for d in self._unclaimed if d.job_id in self._hands.entries]
 
     async def give_back(self) -> None:
-        """While draining: what was delivered but not claimed goes back to the stream for others."""
+        """While draining: what was delivered but not claimed goes back to the stream for others, known to us or not."""
+        pending = await self._stream.own_pending(self._consumer, 2 * MAX_BATCH + self._hands.concurrency)
+        await self._take([d for d in pending if d.entry not in self._hands.held])
         if deliveries := self._unclaimed:
             await self._stream.publish([d.job_id for d in deliveries])
             await self._drop(deliveries)

@@ -117,6 +117,8 @@ class Worker:
         self.reader.quiet.set()
         hands.changed.set()
         self._release_queued()
+        if self.reader.waits:
+            reading.cancel()
         await asyncio.wait([reading], timeout=LAST_FLUSH_SECONDS)
         reading.cancel()
         self._release_queued()

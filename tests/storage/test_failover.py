@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -156,3 +156,16 @@ async def _write_in_vain(postgres: Postgres) -> None:
     async with postgres.use() as connection, connection.transaction():
         await connection.execute("SET TRANSACTION READ ONLY")
         await connection.execute("DELETE FROM scheduler.workers")
+
+
+async def test_a_cancellation_that_redis_py_swallows_is_heard_all_the_same(stream: Stream) -> None:
+    """Whichever turn of the loop it comes in."""
+    for turns in range(12):
+        task = asyncio.ensure_future(stream.ack([b"1-1"]))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        was_done = task.done()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert was_done or task.cancelled(), f"after {turns} turns"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -387,16 +386,3 @@ async def test_a_lane_is_read_by_who_runs_its_type_counts_as_queued_and_needs_no
         client.delete(f"{{{stream.stream}}}:lane:T", f"{{{stream.stream}}}:lanes")
     assert await stream.own_pending("heir", 9) == [], "a lane that is gone is no trouble"
     assert stream.lanes == ()
-
-
-async def test_a_cancellation_that_redis_py_swallows_is_heard_all_the_same(stream: Stream) -> None:
-    """Whichever turn of the loop it comes in."""
-    for turns in range(12):
-        task = asyncio.ensure_future(stream.ack([b"1-1"]))
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        was_done = task.done()
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        assert was_done or task.cancelled(), f"after {turns} turns"

@@ -18,6 +18,7 @@ SETTINGS = (
     "max_backlog",
     "concurrency",
     "unhandled_seconds",
+    "retention_seconds",
 )
 ACTIONS = {"kill": "kill", "pause": "stall", "reply_lost": "lose"}  # fault → what a process does to itself
 RACKS = ("SCHEDULER_DATABASE_URL", "SCHEDULER_REDIS_URL", "SCHEDULER_PORT", "SCHEDULER_DATA_DIR")

@@ -36,6 +36,14 @@ LOOK = Look(
     retry=f"{{{STREAM}}}:retry",
     letters=f"{STREAM}:dlq",
     letter_id=b"id",
+    total="SELECT count(*) FROM scheduler.jobs",
+    fill="""
+        INSERT INTO scheduler.jobs (id, type, payload, max_attempts, status, finished_at, run_at, reconcile_at)
+        SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'SLEEP', '{"seconds": 600}', 4,
+               %(status)s::text,
+               CASE WHEN %(status)s::text <> 'PENDING' THEN past END, past, past
+        FROM generate_series(1, %(jobs)s) AS n, (SELECT now() - interval '1 hour') AS hour(past)
+    """,
     age_leases="UPDATE scheduler.workers SET expires_at = expires_at - %(seconds)s * interval '1 second'",
 )
 

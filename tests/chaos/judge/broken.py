@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from chaos.judge import delivery, ending, fencing, letters, recovery, retries, status, submits
 from chaos.judge.promise import Promise
-from chaos.scenarios.load import exactly_once
+from chaos.scenarios.load import even_share, exactly_once
 from tests.chaos.judge.sound import crashed_late, frozen, mutate, retried, spent
 from tests.stories import A, B, Story
 
@@ -221,6 +221,11 @@ BROKEN: list[tuple[str, Promise, Callable[[], Story]]] = [
         "a body twice where nothing is broken",
         exactly_once,
         lambda: Story().done("j").ran("j", 2, at=8, pid=B),
+    ),
+    (
+        "a crowd of four that one of two idle workers ran",
+        even_share,
+        lambda: Story().done("i").submit("j").ran("j").submit("k").ran("k").submit("l").ran("l"),
     ),
     (
         "a job that was to fail four times and ran three",
