@@ -13,7 +13,7 @@ from tests.cluster import Cluster, eventually
 pytestmark = [pytest.mark.asyncio, pytest.mark.e2e]
 
 # A second and process. Half of the commands are those that scripts issue: a process sends three to four.
-COMMANDS, TRANSACTIONS = 7.5, 3.5
+COMMANDS, TRANSACTIONS = 10.0, 4.5
 SECONDS = 5.0
 
 
