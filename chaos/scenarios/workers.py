@@ -39,7 +39,7 @@ def _terminated(rng: random.Random, seconds: float) -> list[Planned]:
 POISONED = {"SLEEP": 40, "NOOP": 10, "FAIL": 2, "CRASH": 2}
 BLOCKING = {"NOOP": 5, "BLOCK": 1}
 FOOLING = {"RAISE": 4, "RAISE-PLAIN": 4, "NOOP": 4, "SLEEP": 2, "FAIL": 1}
-ENDING = {"NOOP": 30, "SLEEP": 30, "END-LOOP": 5}
+ENDING = {"NOOP": 30, "SLEEP": 30, "END-LOOP": 3}  # few: not all workers at once
 
 SCENARIOS = (
     Scenario(
