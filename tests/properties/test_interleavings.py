@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from scheduler.jobs.job import Outcome
 from scheduler.jobs.lifecycle import Status, Transition
-from scheduler.storage.postgres import Connection, Id, Ids, Postgres
+from scheduler.storage.postgres import Connection, Ids, Postgres
 from scheduler.storage.store import QUERIES, Store
 from tests.cluster import eventually
 from tests.properties.interleavings import Plan, Record, Step, carry_out, judge, watched
+from tests.storage.factory import claim_of, expire, live_worker, running, value
 from tests.storage.factory import dead as dead_letter
-from tests.storage.factory import expire, live_worker, running, value
 
 pytestmark = pytest.mark.properties
 
@@ -123,7 +123,7 @@ async def test_a_rescue_that_waited_takes_no_job_from_the_living_worker_that_cla
     seen = [Outcome.crash(held) for held in await store.orphans(9)]
     async with waited_for(store, store.rescue(seen)) as others:
         await others.execute("UPDATE scheduler.jobs SET status = 'PENDING'")
-        await others.execute(QUERIES["claim"], {"worker": Id(alive), "ids": Ids([job.id]), "types": None}, binary=True)
+        await others.execute(QUERIES["claim"], claim_of(alive, job.id), binary=True)
     assert await value(store, "status, attempt, fence, worker_id", job.id) == ("PROCESSING", 2, 2, alive)
     assert await store.dead_letters(99) == []
 

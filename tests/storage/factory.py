@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from scheduler.jobs.job import ClaimedJob, IdSequence, NewJob, Outcome
+from scheduler.storage.postgres import Id, Ids
 from scheduler.storage.rows import Settled
-from scheduler.storage.store import Store
+from scheduler.storage.store import INLINE_BYTES, Store
 
 _ids = IdSequence()
 
@@ -78,3 +79,8 @@ async def rescue(store: Store) -> Settled:
     settled = await store.rescue([Outcome.crash(job) for job in await store.orphans(1_000)])
     await store.forget_dead()
     return settled
+
+
+def claim_of(worker: bytes, *job_ids: bytes) -> dict[str, Any]:
+    """The parameters of the statement `claim`."""
+    return {"worker": Id(worker), "ids": Ids(job_ids), "types": None, "most_bytes": INLINE_BYTES}

@@ -9,10 +9,10 @@ import pytest
 
 from scheduler.jobs.job import ClaimedJob, Outcome, id_text
 from scheduler.jobs.lifecycle import Transition
-from scheduler.storage.postgres import Id, Ids, Postgres
+from scheduler.storage.postgres import Postgres
 from scheduler.storage.rows import Due, Letter, Settled
 from scheduler.storage.store import QUERIES, Store
-from tests.storage.factory import any_dead, expire, live_worker, new_id, rescue, running, submitted, value
+from tests.storage.factory import any_dead, claim_of, expire, live_worker, new_id, rescue, running, submitted, value
 
 STATE = "status, attempt, fence"
 
@@ -136,9 +136,7 @@ async def test_a_claim_that_commits_after_its_worker_was_forgotten_is_found_by_t
     worker = await live_worker(store)
     [job_id] = await submitted(store)
     async with store.postgres.use() as claiming, claiming.transaction():
-        await claiming.execute(
-            QUERIES["claim"], {"worker": Id(worker), "ids": Ids([job_id]), "types": None}, binary=True
-        )
+        await claiming.execute(QUERIES["claim"], claim_of(worker, job_id), binary=True)
         await expire(store, worker)
         assert (await rescue(store)).done == []
         assert not await any_dead(store)
