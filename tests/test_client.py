@@ -71,6 +71,10 @@ async def test_many_jobs_are_submitted_by_one_statement_in_order_all_or_none(clu
         assert len(set(mixed)) == 4
         again = await submit_many(conn, _many("x", "b", "y", "a", delay_seconds=5))
         assert (again[1], again[3], len({*mixed, *again})) == (mixed[1], mixed[3], 6)
+        await submit_many(conn, [{"type": "NOOP", "payload": {}, "delay_seconds": 86_400.0}] * 2)
+        ahead = "SELECT DISTINCT run_at - reconcile_at FROM scheduler.jobs WHERE run_at > now() + interval '1 hour'"
+        found = await (await conn.execute(ahead)).fetchall()
+        assert found == [(timedelta(minutes=1),)], "Redis is not told of what is far away"
         same = [{"type": "NOOP", "payload": {}, "idempotency_key": "twice"}] * 2
         assert len(set(await submit_many(conn, same))) == 1
         with pytest.raises(KeyReused, match="'thrice'"):

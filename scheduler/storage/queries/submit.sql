@@ -23,12 +23,14 @@ FROM greatest(now(), coalesce(to_timestamp(%(run_at)s::float8), now() + %(delay_
 ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 
 -- submit_many: the same for several
-INSERT INTO scheduler.jobs (id, type, payload, max_attempts, timeout_seconds, run_at, idempotency_key, fingerprint)
-SELECT n.id, n.type, n.payload::json, n.max_attempts, n.timeout_seconds,
-       greatest(now(), coalesce(to_timestamp(n.run_at), now() + n.delay * interval '1 second')), n.idempotency_key, n.fingerprint
+INSERT INTO scheduler.jobs (id, type, payload, max_attempts, timeout_seconds, run_at, reconcile_at, idempotency_key, fingerprint)
+SELECT n.id, n.type, n.payload::json, n.max_attempts, n.timeout_seconds, due.at,
+       CASE WHEN due.at > now() + interval '1 minute' THEN due.at - interval '1 minute' ELSE '-infinity' END,
+       n.idempotency_key, n.fingerprint
 FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(payloads)s::text[], %(max_attempts)s::int[], %(timeouts)s::float8[],
             %(delays)s::float8[], %(run_ats)s::float8[], %(keys)s::text[], %(fingerprints)s::bytea[])
-     AS n(id, type, payload, max_attempts, timeout_seconds, delay, run_at, idempotency_key, fingerprint)
+     AS n(id, type, payload, max_attempts, timeout_seconds, delay, run_at, idempotency_key, fingerprint),
+     greatest(now(), coalesce(to_timestamp(n.run_at), now() + n.delay * interval '1 second')) AS due(at)
 ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 
 -- accepted: which of these ids and keys exist
