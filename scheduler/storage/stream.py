@@ -247,15 +247,13 @@ class Stream:
     async def ack(self, entries: Sequence[bytes]) -> None:
         """Acknowledge entries; twice is no harm."""
         by_lane: dict[bytes, list[bytes]] = defaultdict(list)
-        for entry in entries:
-            by_lane[entry.partition(b"@")[2]].append(entry)
+        for entry, _, type in (each.partition(b"@") for each in entries if b"@" in each):
+            by_lane[type].append(entry)
         for type, own in by_lane.items():
-            if type:
-                ids = [entry.partition(b"@")[0] for entry in own]
-                await self._script("leave_lane", [self._lane + type.decode()], [self.group, *ids])
-            else:
-                async with translated():
-                    await self._redis.xack(self.stream, self.group, *own)
+            await self._script("leave_lane", [self._lane + type.decode()], [self.group, *own])
+        if main := [entry for entry in entries if b"@" not in entry]:
+            async with translated():
+                await self._redis.xack(self.stream, self.group, *main)
         tell(facts.ACKNOWLEDGED, entries)
 
     async def trim(self) -> int:
@@ -367,12 +365,7 @@ async def translated() -> AsyncIterator[None]:
     """Turn what redis-py raises into StoreUnavailable; and raise the cancellation that it may have swallowed (8.1)."""
     try:
         yield
-    except (
-        RedisError,
-        OSError,
-        TimeoutError,
-        RuntimeError,
-    ) as error:  # uvloop: RuntimeError, of a handle that is closed
+    except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # the last by uvloop, of a closed handle
         tell(facts.STORE_ERRORS)
         raise StoreUnavailable("Redis", str(error).partition("\n")[0] or type(error).__name__) from error
     if (task := asyncio.current_task()) and task.cancelling():
