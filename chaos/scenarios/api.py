@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import random
-
 from chaos.load.workload import Workload
 from chaos.record.aim import API
-from chaos.record.plan import Guards, Planned
-from chaos.scenarios.scenario import Scenario, nothing, rounds, usual
-
-
-def _killed(rng: random.Random, seconds: float) -> list[Planned]:
-    """Kill the API under load again and again: what was not answered is sent again, with its key."""
-    return [Planned(at + rng.uniform(0, 1), "kill", API, 0.5) for at in rounds(seconds, 5.0)]
-
+from chaos.record.plan import Guards
+from chaos.scenarios.scenario import Scenario, again, nothing, usual
 
 SCENARIOS = (
     Scenario(
         name="api-killed",
         claim="a submit that the API's death left unanswered is one job however often it is sent again",
-        faults=_killed,
+        faults=again("kill", API, 5.0, 0.5),
         settings=usual(duration=20.0, jobs=1_200),
         load=lambda settings: Workload(settings, bursts=40),
         guards=Guards(faults=3),

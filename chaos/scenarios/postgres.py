@@ -7,12 +7,7 @@ import random
 from chaos.load.workload import Workload
 from chaos.record.aim import POSTGRES
 from chaos.record.plan import Guards, Planned
-from chaos.scenarios.scenario import Scenario, everyone, rounds, usual
-
-
-def _restarted(rng: random.Random, seconds: float) -> list[Planned]:
-    """Kill every process of the server and start it again: crash recovery from the write-ahead log."""
-    return [Planned(at + rng.uniform(0, 1), "kill", POSTGRES, 2.0) for at in rounds(seconds, 10.0)]
+from chaos.scenarios.scenario import Scenario, again, everyone, rounds, usual
 
 
 def _cut(rng: random.Random, seconds: float) -> list[Planned]:
@@ -24,16 +19,11 @@ def _cut(rng: random.Random, seconds: float) -> list[Planned]:
     return planned
 
 
-def _stepped(rng: random.Random, seconds: float) -> list[Planned]:
-    """Steps of two leases, for which nobody is dead."""
-    return [Planned(at + rng.uniform(0, 1), "clock", POSTGRES, 0.0) for at in rounds(seconds, 5.0)]
-
-
 SCENARIOS = (
     Scenario(
         name="postgres-restarted",
         claim="a crash of PostgreSQL loses no accepted job and overwrites no final status",
-        faults=_restarted,
+        faults=again("kill", POSTGRES, 10.0, 2.0),
         settings=usual(duration=20.0, sample_seconds=0.05, drain_seconds=90.0),
         # In crowds, with nothing submitted between them: no insert's flush carries what was settled to the disk.
         load=lambda settings: Workload(settings, bursts=4),
@@ -49,7 +39,7 @@ SCENARIOS = (
     Scenario(
         name="postgres-clock",
         claim="a step of PostgreSQL's clock past every lease takes no job from a living worker",
-        faults=_stepped,
+        faults=again("clock", POSTGRES, 5.0),
         settings=usual(duration=20.0, jobs=200),
         load=lambda settings: Workload(settings, mix={"SLEEP": 3, "NOOP": 1}, sleep_seconds=(2.0, 5.0)),
         guards=Guards(faults=2),

@@ -6,7 +6,7 @@ import random
 
 from chaos.record.aim import REDIS
 from chaos.record.plan import Guards, Planned
-from chaos.scenarios.scenario import Scenario, everyone, rounds, usual
+from chaos.scenarios.scenario import Scenario, again, everyone, rounds, usual
 
 CUT_SECONDS = 5.0  # as long as the default lease
 
@@ -20,11 +20,6 @@ def _partitioned(rng: random.Random, seconds: float) -> list[Planned]:
     return planned
 
 
-def _flushed(rng: random.Random, seconds: float) -> list[Planned]:
-    """FLUSHALL again and again, with jobs queued, running and waiting for a retry."""
-    return [Planned(at + rng.uniform(0, 1), "flush", REDIS, 0.0) for at in rounds(seconds, 5.0)]
-
-
 def _unanswered(rng: random.Random, seconds: float) -> list[Planned]:
     """Redis does what it is told but its replies are lost, in silence or with a closed connection."""
     planned: list[Planned] = []
@@ -32,16 +27,6 @@ def _unanswered(rng: random.Random, seconds: float) -> list[Planned]:
         fault = ("ack_lost", "ack_lost.close", "torn_reply")[n % 3]
         planned += everyone(fault, start + rng.uniform(0, 1), REDIS, 4.0)
     return planned
-
-
-def _restarted(rng: random.Random, seconds: float) -> list[Planned]:
-    """Kill the server; it comes back with what its append-only file held."""
-    return [Planned(at + rng.uniform(0, 1), "kill", REDIS, 2.0) for at in rounds(seconds, 8.0)]
-
-
-def _demoted(rng: random.Random, seconds: float) -> list[Planned]:
-    """It takes no writes for some seconds, with jobs coming in, running and waiting for a retry."""
-    return [Planned(at + rng.uniform(0, 1), "demote", REDIS, 4.0) for at in rounds(seconds, 8.0)]
 
 
 SCENARIOS = (
@@ -55,7 +40,7 @@ SCENARIOS = (
     Scenario(
         name="redis-flushed",
         claim="after FLUSHALL every job still reaches its final status, and the DLQ is exact again",
-        faults=_flushed,
+        faults=again("flush", REDIS, 5.0),
         settings=usual(duration=20.0),
         guards=Guards(faults=2),
     ),
@@ -69,14 +54,14 @@ SCENARIOS = (
     Scenario(
         name="redis-restarted",
         claim="a crash of the Redis server neither loses nor repeats a job",
-        faults=_restarted,
+        faults=again("kill", REDIS, 8.0, 2.0),
         settings=usual(duration=16.0),
         guards=Guards(faults=2),
     ),
     Scenario(
         name="redis-demoted",
         claim="a Redis that takes no writes delays jobs, and neither loses nor repeats one",
-        faults=_demoted,
+        faults=again("demote", REDIS, 8.0, 4.0),
         settings=usual(duration=24.0),
         guards=Guards(faults=2),
     ),

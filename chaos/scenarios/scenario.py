@@ -12,7 +12,7 @@ import msgspec
 from chaos.judge.promise import Promise
 from chaos.load.load import Load
 from chaos.load.workload import Workload
-from chaos.record.aim import ROLES, link
+from chaos.record.aim import ROLES, Aim, link
 from chaos.record.plan import Guards, Planned, Settings
 
 Faults = Callable[[random.Random, float], list[Planned]]
@@ -50,6 +50,13 @@ def nothing(rng: random.Random, seconds: float) -> list[Planned]:
 def rounds(seconds: float, period: float) -> list[float]:
     """The starts of as many whole periods as fit, at least one."""
     return [n * period for n in range(max(1, int(seconds // period)))]
+
+
+def again(fault: str, target: Aim, period: float, lasting: float = 0.0) -> Faults:
+    """The fault once in every so many seconds, at a moment of its own, for `lasting` seconds."""
+    return lambda rng, seconds: [
+        Planned(at + rng.uniform(0, 1), fault, target, lasting) for at in rounds(seconds, period)
+    ]
 
 
 def everyone(fault: str, at: float, store: str, seconds: float, roles: Sequence[str] = ROLES[::-1]) -> list[Planned]:
