@@ -63,7 +63,7 @@ class Build:
         """Jobs per second back on an empty stream, by one worker that has no room to run them."""
         with (
             self._rows(jobs, "PENDING", concurrency=1, grace_seconds=1) as (stack, _),
-            Redis.from_url(stack.redis_url) as redis,
+            Redis.from_url(stack.redis_url, socket_timeout=10, socket_connect_timeout=10) as redis,
         ):
             return _rate(stack, 1, lambda: int(redis.xlen(stack.target.look.stream)), 0, jobs * 95 // 100)
 

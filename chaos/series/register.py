@@ -204,6 +204,8 @@ def _attackers(claim: Claim) -> str:
 def _figures(result: Result | None) -> str:
     if result is None:
         return "not run | | | | "
+    if not result.faults:
+        return f"none, {result.runs} runs | {result.violations} | {result.lost} | 0 | "
     again = ", ".join(f"{count} {cause}" for cause, count in result.duplicated.items()) or "0"
     return f"{result.faults} | {result.violations} | {result.lost} | {again} | {result.bound:.1%} of faults"
 
