@@ -30,6 +30,7 @@ from scheduler.jobs.job import id_text
 from scheduler.storage.rows import Letter
 
 MAX_IDS_A_CALL = 1_000
+MAX_IDS_BY_LUA = 100
 MAX_LETTERS = 10_000
 MAX_ERROR = 200
 MOST_BLOCK_SECONDS = 2.0
@@ -203,9 +204,12 @@ class Stream:
 
     async def take(self, consumer: str, limit: int, least: int = 0) -> Share:
         """This consumer's share of what waits, at once: up to `limit`, not less than `least` while there is some."""
-        arguments: list[Any] = [self.group, consumer, limit, least]
-        waiting, reply = await self._reading(self._scripts["take"](self._read_keys(), arguments)) or (0, [])
+        arguments: list[Any] = [self.group, consumer, limit, least, MAX_IDS_BY_LUA]
+        taking = self._scripts["take"](self._read_keys(), arguments)
+        waiting, reply, left = await self._reading(taking) or (0, [], 0)
         share = Share(self._deliveries(reply), waiting)
+        if left:
+            share.deliveries.extend(await self._read_group(consumer, left, ">", keys=[self.stream]))
         tell(facts.DELIVERED, share.deliveries)
         return share
 
@@ -213,8 +217,10 @@ class Stream:
         """What this consumer was handed and has not acknowledged: also what it never heard of (ghost deliveries)."""
         return await self._read_group(consumer, limit, "0")
 
-    async def _read_group(self, consumer: str, limit: int, start: str, *options: object) -> list[Delivery]:
-        keys = self._read_keys()
+    async def _read_group(
+        self, consumer: str, limit: int, start: str, *options: object, keys: Sequence[str] | None = None
+    ) -> list[Delivery]:
+        keys = self._read_keys() if keys is None else keys
         group = ("GROUP", self.group, consumer, "COUNT", limit, *options)
         return self._deliveries(
             await self._reading(

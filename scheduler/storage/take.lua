@@ -1,8 +1,9 @@
 -- Read a worker's share of what waits, without waiting: what is undelivered or pending, divided by the group's consumers,
 -- less what this one holds; first of the lanes, as fewer workers can run that.
 -- KEYS lanes, and the stream last; ARGV[1] group, ARGV[2] consumer, ARGV[3] how many at most, ARGV[4] how many whatever the share.
--- Returns {how many wait still, an XREADGROUP reply for each key that had some}.
-local room, least, waiting, found = tonumber(ARGV[3]), tonumber(ARGV[4]), 0, {}
+-- Returns {how many wait still, an XREADGROUP reply for each key that had some, how many of the stream's are left to read
+-- without a script}: more than ARGV[5] of them cost twice as much through Lua.
+local room, least, waiting, found, left = tonumber(ARGV[3]), tonumber(ARGV[4]), 0, {}, 0
 for _, key in ipairs(KEYS) do
     local groups, known = redis.pcall('XINFO', 'GROUPS', key), false
     for _, group in ipairs(groups) do
@@ -19,8 +20,11 @@ for _, key in ipairs(KEYS) do
                     end
                     most = math.max(math.ceil((lag + field['pending']) / field['consumers']) - own, least)
                 end
-                if math.min(most, room) > 0 then
-                    local read = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', math.min(most, room), 'STREAMS', key, '>')
+                most = math.min(most, room, lag)
+                if most > tonumber(ARGV[5]) and key == KEYS[#KEYS] then
+                    left, lag = most, lag - most
+                elseif most > 0 then
+                    local read = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', most, 'STREAMS', key, '>')
                     local count = read and #read[1][2] or 0
                     if count > 0 then found[#found + 1] = read[1] end
                     room, least = room - count, least - count
@@ -32,4 +36,4 @@ for _, key in ipairs(KEYS) do
     end
     if not known then return redis.error_reply('NOGROUP no consumer group ' .. ARGV[1]) end
 end
-return {waiting, found}
+return {waiting, found, left}

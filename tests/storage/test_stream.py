@@ -348,18 +348,23 @@ def test_the_stream_and_its_retry_set_share_a_cluster_slot() -> None:
 # -- lanes and shares
 
 
-async def test_a_share_is_what_is_there_divided_by_the_consumers_and_least_is_taken_anyway(stream: Stream) -> None:
+@pytest.mark.parametrize("unit", [1, 10])  # by the script, and beyond MAX_IDS_BY_LUA
+async def test_a_share_is_what_is_there_divided_by_the_consumers_and_least_is_taken_anyway(
+    stream: Stream, unit: int
+) -> None:
     for name in "abcd":
         await stream.own_pending(name, 1)
-    await stream.publish(some(100))
-    first = await stream.take("a", 90)
-    assert (len(first.deliveries), first.waiting) == (25, 75)
-    assert (await stream.take("a", 90)).deliveries == [], "its share is in hand"
-    assert len((await stream.take("b", 10)).deliveries) == 10
-    assert len((await stream.take("b", 90)).deliveries) == 15
-    rest = await stream.take("a", 90, 60)
-    assert (len(rest.deliveries), rest.waiting) == (50, 0), "what nobody takes is taken, whosever share it is"
-    assert (await stream.take("c", 90)).waiting == 0
+    await stream.publish(some(100 * unit))
+    first = await stream.take("a", 90 * unit)
+    assert (len(first.deliveries), first.waiting) == (25 * unit, 75 * unit)
+    assert (await stream.take("a", 90 * unit)).deliveries == [], "its share is in hand"
+    assert len((await stream.take("b", 10 * unit)).deliveries) == 10 * unit
+    assert len((await stream.take("b", 90 * unit)).deliveries) == 15 * unit
+    rest = await stream.take("a", 90 * unit, 60 * unit)
+    assert (len(rest.deliveries), rest.waiting) == (50 * unit, 0), "what nobody takes is taken, whosever share it is"
+    assert (await stream.take("c", 90 * unit)).waiting == 0
+    held = await stream.consumers()
+    assert held == {"a": 75 * unit, "b": 25 * unit, "c": 0, "d": 0}
 
 
 async def test_a_lane_is_read_by_who_runs_its_type_counts_as_queued_and_needs_no_trimming(

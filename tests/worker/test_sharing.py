@@ -23,6 +23,12 @@ def finished(cluster: Cluster) -> int:
     return int(cluster.rows("SELECT count(*) FROM scheduler.jobs WHERE finished_at IS NOT NULL")[0][0])
 
 
+def readers(cluster: Cluster) -> int:
+    """How many workers have read the stream: a share is for those alone."""
+    with cluster.redis() as client:
+        return int(client.xinfo_groups(cluster.stream)[0]["consumers"])
+
+
 async def test_a_batch_is_shared_by_idle_workers_and_one_alone_takes_it_all(cluster: Cluster) -> None:
     await cluster.api()
     await cluster.worker()
@@ -33,6 +39,7 @@ async def test_a_batch_is_shared_by_idle_workers_and_one_alone_takes_it_all(clus
         assert time.monotonic() - began < 5, "no job waits while the only worker has room"
         for _ in range(3):
             await cluster.worker()
+        await eventually(lambda: readers(cluster) == 4)
         cluster.rows("DELETE FROM scheduler.jobs RETURNING id")
         await client.submit_batch([SECOND] * 100)
         await eventually(lambda: finished(cluster) == 100, within=20)
