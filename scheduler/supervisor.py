@@ -63,6 +63,6 @@ def _stores(settings: Settings) -> Iterator[dict[str, str]]:
     tell(STARTING_STORES, folder=settings.data_dir.resolve())
     try:
         with embedded(settings.data_dir) as stores:
-            yield {"SCHEDULER_DATABASE_URL": stores.postgres.url, "SCHEDULER_REDIS_URL": stores.redis.url}
+            yield {"SCHEDULER_DATABASE_URL": stores.postgres.url, "SCHEDULER_REDIS_URL": stores.redis.client_url}
     except ServerFailed as error:
         raise SchedulerError(str(error)) from error
