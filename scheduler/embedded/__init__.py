@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scheduler.embedded.crew import Child, Crew, Launch
 from scheduler.embedded.postgres import Postgres
-from scheduler.embedded.process import ChildFailed, ServerFailed, free_port, is_free, launch, until
+from scheduler.embedded.process import ChildFailed, ServerFailed, Untrusted, free_port, is_free, launch, until
 from scheduler.embedded.program import Program
 from scheduler.embedded.redis import Redis
 from scheduler.embedded.server import Server
@@ -29,6 +29,7 @@ __all__ = [
     "Server",
     "ServerFailed",
     "Stores",
+    "Untrusted",
     "embedded",
     "free_port",
     "is_free",
@@ -49,7 +50,8 @@ class Stores:
 def embedded(data_dir: Path, *, keep: bool = True) -> Iterator[Stores]:
     """Both servers while the block runs, data in `data_dir`; `keep=False` removes the data at the end.
 
-    Raises ServerFailed: no program found, the folder in use by another process, or a start that failed.
+    Raises Untrusted where another user may have put something in place of the data, else ServerFailed: no program
+    found, the folder in use by another process, or a start that failed.
     """
     stores = Stores(Postgres(data_dir), Redis(data_dir))
     with ExitStack() as stack:

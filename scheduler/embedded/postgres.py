@@ -15,7 +15,7 @@ from pathlib import Path
 
 from scheduler.embedded import private
 from scheduler.embedded.private import Held
-from scheduler.embedded.process import LOOPBACK, ServerFailed, note, runs_on
+from scheduler.embedded.process import LOOPBACK, ServerFailed, Untrusted, note, runs_on
 from scheduler.embedded.program import Program, candidates
 from scheduler.embedded.server import Server
 
@@ -66,7 +66,7 @@ class Postgres(Server):
             old = link.readlink()
             if os.geteuid() != 0 or old.parent != FORMERLY or not _made_with(link, old):
                 remedy = f"if it is yours, `rm {link} && mv {old} {self.folder}`; if not, remove the link to begin anew"
-                raise ServerFailed(f"{link} is a link to {old}, which another may have put there; {remedy}")
+                raise Untrusted(f"{link} is a link to {old}, which another may have put there; {remedy}")
             link.rename(aside)
             old.rename(self.folder)
             note("postgres_moved", came_from=old, data=self.folder)

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from scheduler.embedded.process import Account, ServerFailed
+from scheduler.embedded.process import Account, ServerFailed, Untrusted
 
 # Whom servers run as when we are root: nobody else, so what they own is theirs alone. systemd leaves 60578-61183 free.
 SERVERS = Account(60_600, 60_600)
@@ -67,19 +67,19 @@ def _accounts(names: Iterable[str]) -> list[Account]:
 
 
 def take_data_dir(path: Path) -> None:
-    """Make it, or see that nobody but us and root can plant anything in it. Raises ServerFailed, OSError."""
+    """Make it, or see that nobody but us and root can plant anything in it. Raises Untrusted, OSError."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = path.stat()
     if found.st_uid not in {0, os.geteuid()}:
-        raise ServerFailed(f"{path} belongs to uid {found.st_uid}, not to us; be that user, or {ELSEWHERE}")
+        raise Untrusted(f"{path} belongs to uid {found.st_uid}, not to us; be that user, or {ELSEWHERE}")
     if found.st_mode & stat.S_IWOTH:
-        raise ServerFailed(f"every user may write in {path}, and so plant data; `chmod o-w` it, or {ELSEWHERE}")
+        raise Untrusted(f"every user may write in {path}, and so plant data; `chmod o-w` it, or {ELSEWHERE}")
 
 
 def take(path: Path, account: Account | None, former: Iterable[int] = ()) -> None:
     """See that the folder is the account's (None: ours) and nobody else may look into it; it is made when missing.
 
-    What belongs to one of the `former` owners is handed over. Raises ServerFailed for whatever else stands there.
+    What belongs to one of the `former` owners is handed over. Raises Untrusted for whatever else stands there.
     """
     own = account.uid if account else os.geteuid()
     if not os.path.lexists(path):
@@ -88,12 +88,12 @@ def take(path: Path, account: Account | None, former: Iterable[int] = ()) -> Non
     try:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        raise ServerFailed(f"{path} is no folder of ours ({error.strerror}); remove it, or {ELSEWHERE}") from error
+        raise Untrusted(f"{path} is no folder of ours ({error.strerror}); remove it, or {ELSEWHERE}") from error
     try:
         owner = os.fstat(folder).st_uid
         if owner != own and owner not in former:
             remedy = f"be that user, remove it, `chown -R {own}` it if it is yours, or {ELSEWHERE}"
-            raise ServerFailed(f"{path} belongs to uid {owner}, not to uid {own}; {remedy}")
+            raise Untrusted(f"{path} belongs to uid {owner}, not to uid {own}; {remedy}")
         if account and owner != own:
             _hand_over(path, folder, account)
         os.fchmod(folder, 0o700)
@@ -112,7 +112,7 @@ def _hand_over(path: Path, folder: int, account: Account) -> None:
         for name in (*folders, *files):
             found = os.stat(name, dir_fd=inside, follow_symlinks=False)
             if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-                raise ServerFailed(f"{name} in {path} has another name elsewhere (a hard link); remove it")
+                raise Untrusted(f"{name} in {path} has another name elsewhere (a hard link); remove it")
             os.chown(name, account.uid, account.gid, dir_fd=inside, follow_symlinks=False)
     os.fchown(folder, account.uid, account.gid)
 

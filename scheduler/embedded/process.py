@@ -48,6 +48,10 @@ class ServerFailed(ChildFailed):
     """A server could not be found, owned or started; the message has the remedy, or the end of its log."""
 
 
+class Untrusted(ServerFailed):
+    """What stands in the place of a server's data is, or may be, another user's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """The user that a server runs as when we are root."""
@@ -169,7 +173,7 @@ def note(event: str, level: int = logging.INFO, **facts: object) -> None:
 
 def runs_on(pid: int, folder: Path) -> bool:
     """Whether that process lives and works in `folder`, or names it on its command line: pids are reused."""
-    listing = ["ps", "-o", "command=", "-p", str(pid)]
+    listing, folder = ["ps", "-o", "command=", "-p", str(pid)], folder.resolve()
     try:
         if (process := Path(f"/proc/{pid}")).parent.joinpath("self").exists():
             return os.fsencode(folder) in (process / "cmdline").read_bytes() or (process / "cwd").readlink() == folder

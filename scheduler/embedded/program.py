@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from scheduler.embedded.process import Account, ServerFailed
+from scheduler.embedded.process import Account, ServerFailed, Untrusted
 
 COPIES = Path("/var/lib/scheduler-embedded")  # root's: of wheels that a server's account cannot reach
 
@@ -70,7 +70,7 @@ def within_reach(program: Program, account: Account | None) -> Program:
         COPIES.mkdir(mode=0o755, exist_ok=True)
         found = COPIES.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            raise ServerFailed(f"{COPIES} is no folder that we alone may write; remove it")
+            raise Untrusted(f"{COPIES} is no folder that we alone may write; remove it")
         if not copy.exists():
             _copy_wheel(package, copy)
     except OSError as error:

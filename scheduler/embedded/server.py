@@ -87,7 +87,7 @@ class Server(ABC):
         """Whether the server with this pid, and no other, serves."""
 
     def place(self) -> None:
-        """Settle whose the data are; the data folder is ours by then, and nothing else has happened."""
+        """Settle whose the data are; the data folder is ours by then, and no server runs on them."""
         self.account = private.SERVERS if self.drops_root and os.geteuid() == 0 else None
         if os.path.lexists(self.folder):
             self._take()
@@ -124,8 +124,8 @@ class Server(ABC):
         self._deadline = time.monotonic() + self._start_seconds
         last = self._own()
         try:
-            self.place()
             self._stop_orphan(last.get("pid", 0))
+            self.place()
             self.program = within_reach(self.find(), self.account)
             self._prepare(self.program)
             self._serve(self.program, last.get("port", 0))

@@ -7,14 +7,16 @@ import pwd
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import redis
 
-from scheduler.embedded import Postgres, Redis, Server, ServerFailed
+from scheduler.embedded import Postgres, Redis, Server, ServerFailed, Untrusted
 from scheduler.embedded import postgres as postgres_module
 from scheduler.embedded.private import SERVERS
+from tests.cluster import ROOT
 from tests.embedded.marks import Make, as_root, both, marks, write
 
 REFUSED = [
@@ -94,12 +96,12 @@ def test_a_link_or_a_file_in_the_place_of_the_data_is_refused_and_left_alone(
     victim, place = folder / "victim", folder / kind.name
     victim.mkdir(mode=0o755)
     place.symlink_to(victim)
-    with pytest.raises(ServerFailed, match=rf"{place} is (a link to|no folder of ours).*remove"):
+    with pytest.raises(Untrusted, match=rf"{place} is (a link to|no folder of ours).*remove"):
         make(kind).start()
     assert (list(victim.iterdir()), victim.stat().st_mode & 0o777) == ([], 0o755)
     place.unlink()
     place.write_text("a file")
-    with pytest.raises(ServerFailed, match=rf"{place} is no folder of ours.*remove it"):
+    with pytest.raises(Untrusted, match=rf"{place} is no folder of ours.*remove it"):
         make(kind).start()
     assert place.read_text() == "a file"
     place.unlink()
@@ -111,17 +113,28 @@ def test_a_folder_of_another_user_is_refused_with_the_remedy(kind: type[Server],
     place = folder / kind.name
     place.mkdir()
     os.chown(place, 12_345, 12_345)
-    with pytest.raises(ServerFailed, match=rf"{place} belongs to uid 12345, not to uid {SERVERS.uid}; .*chown -R"):
+    with pytest.raises(Untrusted, match=rf"{place} belongs to uid 12345, not to uid {SERVERS.uid}; .*chown -R"):
         make(kind).start()
     os.chown(folder, 12_345, 12_345)
-    with pytest.raises(ServerFailed, match=rf"{folder} belongs to uid 12345, .*SCHEDULER_DATA_DIR"):
+    with pytest.raises(Untrusted, match=rf"{folder} belongs to uid 12345, .*SCHEDULER_DATA_DIR"):
         make(kind).start()
 
 
 def test_a_data_folder_in_which_everybody_may_write_is_refused(folder: Path, make: Make) -> None:
     folder.chmod(0o1777)
-    with pytest.raises(ServerFailed, match=rf"every user may write in {folder}.*chmod o-w"):
+    with pytest.raises(Untrusted, match=rf"every user may write in {folder}.*chmod o-w"):
         make(Redis).start()
+
+
+def test_what_may_be_planted_ends_up_with_words_and_two(folder: Path) -> None:
+    folder.chmod(0o1777)
+    clean = {name: text for name, text in os.environ.items() if not name.startswith("SCHEDULER_")}
+    settings = {"SCHEDULER_DATA_DIR": str(folder), "SCHEDULER_PORT": "0", "PYTHONPATH": str(ROOT)}
+    up = [sys.executable, "-m", "scheduler", "up"]
+    ended = subprocess.run(up, env=clean | settings, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert f"scheduler: every user may write in {folder}" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 @as_root
@@ -129,7 +142,7 @@ def test_a_hard_link_among_data_that_are_handed_over_is_refused(folder: Path, ma
     (folder / "redis").mkdir()
     (folder / "victim").write_text("")
     os.link(folder / "victim", folder / "redis" / "hard")
-    with pytest.raises(ServerFailed, match="has another name elsewhere"):
+    with pytest.raises(Untrusted, match="has another name elsewhere"):
         make(Redis).start()
     assert (folder / "victim").stat().st_uid == 0
 
@@ -194,7 +207,7 @@ def test_what_another_may_have_planted_behind_the_link_is_refused(
     made = home.lstat().st_mtime
 
     def start() -> None:
-        with pytest.raises(ServerFailed, match=rf"{home} is a link to {old}, .*mv {old} {home}.*remove the link"):
+        with pytest.raises(Untrusted, match=rf"{home} is a link to {old}, .*mv {old} {home}.*remove the link"):
             make(Postgres, folder / "data").start()
         assert home.is_symlink()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.embedded import Postgres, Program, Redis, Server, ServerFailed
+from scheduler.embedded import Postgres, Program, Redis, Server, ServerFailed, Untrusted
 from scheduler.embedded import program as program_module
 from scheduler.embedded.process import Account
 from tests.embedded.marks import Make, as_root, both, impostor, marks, write
@@ -94,7 +94,7 @@ def test_a_place_for_copies_that_others_may_write_is_refused(
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     (folder / "copies").mkdir()
     (folder / "copies").chmod(0o777)
-    with pytest.raises(ServerFailed, match=rf"{folder}/copies is no folder that we alone may write"):
+    with pytest.raises(Untrusted, match=rf"{folder}/copies is no folder that we alone may write"):
         make(Redis).start()
 
 
