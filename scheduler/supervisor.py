@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from scheduler.embedded import Crew, Launch, ServerFailed, embedded, is_free
+from scheduler.embedded import Crew, Launch, ServerFailed, Untrusted, embedded, is_free
 from scheduler.errors import ConfigurationError, SchedulerError
 from scheduler.facts.facts import CHILD_DIED, KILLED, STARTING_STORES, STOPPING, UP, tell
 from scheduler.settings import Settings
@@ -63,6 +63,8 @@ def _stores(settings: Settings) -> Iterator[dict[str, str]]:
     tell(STARTING_STORES, folder=settings.data_dir.resolve())
     try:
         with embedded(settings.data_dir) as stores:
-            yield {"SCHEDULER_DATABASE_URL": stores.postgres.url, "SCHEDULER_REDIS_URL": stores.redis.url}
+            yield {"SCHEDULER_DATABASE_URL": stores.postgres.url, "SCHEDULER_REDIS_URL": stores.redis.client_url}
+    except Untrusted as error:
+        raise ConfigurationError(str(error)) from error
     except ServerFailed as error:
         raise SchedulerError(str(error)) from error

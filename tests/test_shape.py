@@ -41,7 +41,7 @@ SURFACES = {
     ],
     "scheduler.embedded": [
         *("Child", "ChildFailed", "Crew", "Launch", "Postgres", "Program", "Redis", "Server", "ServerFailed", "Stores"),
-        *("embedded", "free_port", "is_free", "launch", "until"),
+        *("Untrusted", "embedded", "free_port", "is_free", "launch", "until"),
     ],
 }
 

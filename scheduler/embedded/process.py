@@ -44,6 +44,14 @@ class ChildFailed(Exception):
     """A child process ended by itself, or did not come up in time; the message has the end of its log."""
 
 
+class ServerFailed(ChildFailed):
+    """A server could not be found, owned or started; the message has the remedy, or the end of its log."""
+
+
+class Untrusted(ServerFailed):
+    """What stands in the place of a server's data is, or may be, another user's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """The user that a server runs as when we are root."""
@@ -77,12 +85,14 @@ def launch(
     environment: Mapping[str, str] | None = None,
     folder: str | Path = "/",
     piped: bool = False,
+    inherits: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a program that gets `dies_by` when this process ends, in a session that Ctrl-C does not reach.
 
     `environment` is all that it sees; None: ours, without what would change how a server behaves. What it says goes to
-    `log`, without one to where ours goes; `piped`, we write its standard input and read its standard output. That it
-    ends with us only Linux can see to; elsewhere it outlives a SIGKILL of this process, until the next start.
+    `log`, without one to where ours goes; `piped`, we write its standard input and read its standard output. It
+    `inherits` these descriptors. That it ends with us only Linux can see to; elsewhere it outlives a SIGKILL of this
+    process, until the next start.
     """
     ids = f"{account.uid}:{account.gid}" if account else ""
     launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), str(int(dies_by)), ids]
@@ -91,7 +101,7 @@ def launch(
         environment = {name: text for name, text in os.environ.items() if not name.startswith(foreign)} | {
             "LC_ALL": "C"
         }
-    with log.open("ab") if log else nullcontext() as output:
+    with open(log, "ab", opener=_privately) if log else nullcontext() as output:
         started = _forker().submit(
             subprocess.Popen,
             [*launcher, *command],
@@ -101,8 +111,13 @@ def launch(
             start_new_session=True,
             cwd=folder,
             env=environment,
+            pass_fds=inherits,
         )
         return started.result(timeout=LAUNCH_SECONDS)
+
+
+def _privately(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def end(
@@ -157,11 +172,11 @@ def note(event: str, level: int = logging.INFO, **facts: object) -> None:
 
 
 def runs_on(pid: int, folder: Path) -> bool:
-    """Whether that process lives and names `folder` on its command line: pids are reused, folders are not."""
-    listing = ["ps", "-o", "command=", "-p", str(pid)]
+    """Whether that process lives and works in `folder`, or names it on its command line: pids are reused."""
+    listing, folder = ["ps", "-o", "command=", "-p", str(pid)], folder.resolve()
     try:
-        if Path("/proc/self").exists():
-            return os.fsencode(folder) in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if (process := Path(f"/proc/{pid}")).parent.joinpath("self").exists():
+            return os.fsencode(folder) in (process / "cmdline").read_bytes() or (process / "cwd").readlink() == folder
         return os.fsencode(folder) in subprocess.run(listing, capture_output=True, timeout=10, check=False).stdout
     except OSError:
         return False

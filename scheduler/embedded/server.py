@@ -1,4 +1,7 @@
-"""The life of a server process: owned, started, stopped, killed, erased. Subclasses say which server."""
+"""The life of a server process: owned, started, stopped, killed, erased. Subclasses say which server.
+
+Its data are its account's alone, and that account is never root's.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,15 @@ import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, ClassVar, Self
 
+from scheduler.embedded import private
+from scheduler.embedded.private import ELSEWHERE, Held
 from scheduler.embedded.process import (
     Account,
-    ChildFailed,
+    ServerFailed,
     end,
     ending,
     free_port,
@@ -29,19 +34,14 @@ from scheduler.embedded.process import (
     runs_on,
     until,
 )
-from scheduler.embedded.program import Program, inspect
+from scheduler.embedded.program import Program, inspect, within_reach
 
 LARGEST_LOG_BYTES = 10 << 20
 PORT_SECONDS = 2.0
-ELSEWHERE = "choose another folder with SCHEDULER_DATA_DIR"
 
 # Failures that pass by themselves: another process took the port between our look and the bind, or the last
 # backends of a killed PostgreSQL still hold its shared memory.
 PASSING = ("address already in use", "pre-existing shared memory block")
-
-
-class ServerFailed(ChildFailed):
-    """A server could not be found, owned or started; the message has the remedy, or the end of its log."""
 
 
 class Server(ABC):
@@ -51,6 +51,7 @@ class Server(ABC):
     oldest: ClassVar[int]
     remedy: ClassVar[str]
     stops_by: ClassVar[signal.Signals] = signal.SIGTERM
+    drops_root: ClassVar[bool] = False
 
     def __init__(
         self, data_dir: Path, *, port: int = 0, start_seconds: float = 60.0, stop_seconds: float = 30.0
@@ -65,6 +66,8 @@ class Server(ABC):
         self._process: subprocess.Popen[bytes] | None = None
         self._state_path = self.data_dir / f"{self.name}.state"
         self._state: IO[str] | None = None
+        self._held: Held | None = None
+        self._since = 0  # where in the log the server's last start begins
 
     @property
     @abstractmethod
@@ -84,11 +87,23 @@ class Server(ABC):
         """Whether the server with this pid, and no other, serves."""
 
     def place(self) -> None:
-        """Settle where the data lives; the folder is ours by then, and nothing else has happened."""
-        self.folder.mkdir(exist_ok=True)
+        """Settle whose the data are; the data folder is ours by then, and no server runs on them."""
+        self.account = private.SERVERS if self.drops_root and os.geteuid() == 0 else None
+        if os.path.lexists(self.folder):
+            self._take()
+
+    def _take(self) -> None:
+        private.take(self.folder, self.account, private.former_owners() if self.account else ())
 
     def prepare(self, program: Program) -> None:  # noqa: B027  (most servers make what they need)
-        """Bring the data into being."""
+        """Bring the data into being, in the folder, which is there."""
+
+    @property
+    def seen(self) -> Path:
+        """The folder with the data as the server finds it. Raises ServerFailed when it was not started."""
+        if self._held is None:
+            raise ServerFailed(f"{self.name} was not started; start it")
+        return self._held.seen
 
     @property
     def alive(self) -> bool:
@@ -109,16 +124,22 @@ class Server(ABC):
         self._deadline = time.monotonic() + self._start_seconds
         last = self._own()
         try:
-            self.place()
             self._stop_orphan(last.get("pid", 0))
-            self.program = self.find()
-            self.prepare(self.program)
+            self.place()
+            self.program = within_reach(self.find(), self.account)
+            self._prepare(self.program)
             self._serve(self.program, last.get("port", 0))
         except BaseException:
             self._disown()
             raise
         note(f"{self.name}_started", program=self.program.path, version=self.program.version, port=self.port)
         return self
+
+    def _prepare(self, program: Program) -> None:
+        self._take()
+        self.prepare(program)
+        self._take()
+        self._held = self._held or Held(self.folder, self.account)
 
     def stop(self) -> None:
         """Stop cleanly; kill it when it does not end within the stop deadline."""
@@ -138,7 +159,7 @@ class Server(ABC):
         """Stop, then remove the data and whatever else this server wrote."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
-        for path in (self.data_dir / self.name, self.log, self._state_path):
+        for path in (self.log, self._state_path):
             path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
@@ -157,10 +178,10 @@ class Server(ABC):
             return programs
         raise ServerFailed(f"no {self.name} server to run: {self.remedy}" + indented(unfit))
 
-    def run_to_end(self, command: list[str]) -> None:
-        """Run a helper program as the server's user. Raises ServerFailed when it fails, or lasts too long."""
+    def run_to_end(self, command: list[str], account: Account | None, inherits: Sequence[int]) -> None:
+        """Run a helper program to its end. Raises ServerFailed when it fails, or lasts too long."""
         since = self._log_size()
-        process = launch(command, log=self.log, dies_by=signal.SIGKILL, account=self.account)
+        process = launch(command, log=self.log, dies_by=signal.SIGKILL, account=account, inherits=inherits)
         try:
             process.wait(max(self._deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
@@ -173,8 +194,10 @@ class Server(ABC):
     def _own(self) -> dict[str, int]:
         """Take the data folder; returns what its last owner wrote down. The lock goes with its holder."""
         try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
+            private.take_data_dir(self.data_dir)
             state = self._state or self._state_path.open("a+", encoding="ascii")
+            for path in (self._state_path, *([self.log] if self.log.exists() else [])):
+                path.chmod(0o600)
         except OSError as error:
             raise ServerFailed(f"no data can be kept: {error}; {ELSEWHERE}") from error
         try:
@@ -193,6 +216,9 @@ class Server(ABC):
         if self._state is not None:
             self._state.close()
             self._state = None
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     def _write_down(self, pid: int) -> None:
         if self._state is not None:
@@ -211,18 +237,21 @@ class Server(ABC):
         fixed = self.port
         while True:
             self.port = self._choose_port(fixed, last_port)
-            since = self._log_size()
-            command = self.command(program)
-            self._process = launch(command, log=self.log, dies_by=self.stops_by, account=self.account)
+            self._since = self._log_size()
+            self._process = self._launch(self.command(program))
             self._write_down(self._process.pid)
             try:
-                return self._await_ready(self._process, since)
+                return self._await_ready(self._process, self._since)
             except BaseException as error:
                 self.kill()
                 self.port = fixed
                 passing = isinstance(error, ServerFailed) and any(words in str(error).lower() for words in PASSING)
                 if not passing or time.monotonic() > self._deadline:
                     raise
+
+    def _launch(self, command: list[str]) -> subprocess.Popen[bytes]:
+        inherits = [self._held.descriptor] if self._held else []
+        return launch(command, log=self.log, dies_by=self.stops_by, account=self.account, inherits=inherits)
 
     def _choose_port(self, fixed: int, last: int) -> int:
         if not fixed:
@@ -243,7 +272,7 @@ class Server(ABC):
         size = self.log.stat().st_size if self.log.exists() else 0
         if size <= LARGEST_LOG_BYTES:
             return size
-        self.log.unlink()
+        os.truncate(self.log, 0)
         return 0
 
     def _failure(self, what: str, since: int) -> ServerFailed:

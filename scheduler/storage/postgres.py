@@ -21,7 +21,7 @@ from psycopg.adapt import AdaptersMap, Dumper, Loader
 from psycopg.pq import Format
 from psycopg.rows import tuple_row
 
-from scheduler.errors import ConfigurationError, Locked, StoreUnavailable, ValueRefused
+from scheduler.errors import ConfigurationError, Locked, SchedulerError, StoreUnavailable, ValueRefused
 from scheduler.facts.facts import STORE_ERRORS, tell
 
 Row = tuple[Any, ...]
@@ -42,6 +42,7 @@ _POOLED = (
     "SCHEDULER_DATABASE_URL leads to a pooler that drops the settings of a session, as PgBouncer does in transaction "
     "mode; give the URL of PostgreSQL itself"
 )
+_UNPREPARED = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.InsufficientPrivilege)
 SPARE_SECONDS = 3.0
 # The connection is as good as before; the statement is worth another try.
 _HARMLESS = (psycopg.errors.DeadlockDetected, psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
@@ -117,7 +118,7 @@ class Postgres:
 
     @asynccontextmanager
     async def use(self, deadline_seconds: float | None = None) -> AsyncIterator[Connection]:
-        """A connection for the block. Raises StoreUnavailable after the deadline, or ValueRefused."""
+        """A connection for the block. Raises StoreUnavailable after the deadline, ValueRefused, ConfigurationError."""
         deadline = deadline_seconds or self._deadline
         try:
             async with asyncio.timeout(deadline):
@@ -153,9 +154,9 @@ class Postgres:
             reason = f"no answer in {deadline} s" if loop.time() >= until else _first_line(error)
             kind = Locked if isinstance(error, psycopg.errors.LockNotAvailable) else StoreUnavailable
             raise kind("PostgreSQL", reason) from error
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+        except _UNPREPARED as error:
             healthy = True
-            raise StoreUnavailable("PostgreSQL", "the schema is not there yet: `scheduler migrate` makes it") from error
+            raise _unprepared(error) from error
         except psycopg.DataError as error:
             healthy = True
             raise ValueRefused(_first_line(error).replace("\x00", "")) from error
@@ -227,6 +228,13 @@ def _sever(connection: Connection) -> None:
         return
     with socket.socket(fileno=os.dup(connection.fileno())) as twin, suppress(OSError):
         twin.shutdown(socket.SHUT_RDWR)
+
+
+def _unprepared(error: psycopg.Error) -> SchedulerError:
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        remedy = "run `scheduler migrate` as the owner of the database, else grant what docs/deploying.md lists"
+        return ConfigurationError(f"the role of SCHEDULER_DATABASE_URL lacks a right: {_first_line(error)}; {remedy}")
+    return StoreUnavailable("PostgreSQL", "the schema is not there yet: `scheduler migrate` makes it")
 
 
 def _first_line(error: Exception) -> str:

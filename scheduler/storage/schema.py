@@ -21,6 +21,12 @@ DEADLINE_SECONDS = 600.0
 LOCK_TRIES, PAUSE_SECONDS = 20, 1.0
 # Classes of errors that pass by themselves: links, restarts, deadlocks, a server short of something.
 _PASSING = {"08", "40", "53", "57"}
+# An API and a worker read and write the rows of every table, and read which migrations there were.
+_LACKING = """
+SELECT format('%s ON scheduler.%I TO %I', string_agg(needed, ', ' ORDER BY place), relname, current_user) FROM pg_class,
+    unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS needed(needed, place)
+WHERE relnamespace = 'scheduler'::regnamespace AND relkind IN ('r', 'p') AND NOT has_table_privilege(oid, needed)
+  AND (relname <> 'migrations' OR needed = 'SELECT') GROUP BY relname ORDER BY relname"""
 _BIND = "INSERT INTO scheduler.settings (name, value) VALUES ('stream', %(stream)s) ON CONFLICT DO NOTHING"
 _BY_OWNER = "run `scheduler migrate` as a role that may change the schema"
 _STEP = re.compile(r"^-- step ([a-z_]+): .*\n", re.MULTILINE)
@@ -35,16 +41,13 @@ async def migrate(postgres: Postgres) -> list[str]:
     """Apply the steps that this database has not seen, in order. Returns their names.
 
     Raises StoreUnavailable, SchemaUnusable when it cannot be brought up to date, ConfigurationError for a server that
-    forgets what it has committed.
+    forgets what it has committed, and for a role that lacks a right.
     """
     await _require_durable(postgres)
-    try:
-        if (known := await _known(postgres)) is None:
-            async with postgres.use() as connection:
-                await connection.execute(_BOOTSTRAP.encode(), prepare=False)
-            known = await _known(postgres) or set()
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise SchemaUnusable(f"{error}; {_BY_OWNER}") from error
+    if (known := await _known(postgres)) is None:
+        async with postgres.use() as connection:
+            await connection.execute(_BOOTSTRAP.encode(), prepare=False)
+        known = await _known(postgres) or set()
     steps = _steps()
     if newer := known - {name for name, _ in steps}:
         raise SchemaUnusable(
@@ -54,7 +57,13 @@ async def migrate(postgres: Postgres) -> list[str]:
 
 
 async def bind(postgres: Postgres, stream: str) -> None:
-    """The first stream that a database meets is its only one. Raises ConfigurationError for another."""
+    """See that the role may do what an API and a worker do, and that this is the database's only stream: its first.
+
+    Raises ConfigurationError.
+    """
+    if lacking := [name for (name,) in await postgres.fetch(_LACKING)]:
+        grants = f"`GRANT {'; GRANT '.join(lacking)}`, as docs/deploying.md does"
+        raise ConfigurationError(f"the role of SCHEDULER_DATABASE_URL lacks rights: {grants}")
     await postgres.fetch(_BIND, {"stream": stream})
     [(bound,)] = await postgres.fetch("SELECT value FROM scheduler.settings WHERE name = 'stream'")
     if bound != stream:

@@ -44,6 +44,8 @@ def toxiproxy(toxiproxy_address: tuple[str, int]) -> Iterator[Toxiproxy]:
 @pytest.fixture(scope="session")
 def valkey_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with Redis(tmp_path_factory.mktemp("valkey")) as server:
+        with redis.Redis.from_url(server.url, socket_timeout=5) as owner:
+            owner.acl_setuser("default", enabled=True, nopass=True)
         yield server.port
 
 

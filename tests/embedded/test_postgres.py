@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from scheduler.embedded import Postgres, launch
-from tests.embedded.marks import Make, as_root, marks, not_as_root, write
+from tests.embedded.marks import Make, marks, not_as_root, write
 
 
 def test_a_killed_postgres_starts_again_while_its_backends_are_busy(make: Make) -> None:
@@ -74,37 +74,6 @@ def test_postgres_listens_on_loopback_only_with_every_durability_switch_on(make:
         }
         rows = connection.execute("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [list(wanted)])
         assert dict(rows.fetchall()) == wanted
-
-
-@as_root
-def test_under_root_postgres_runs_as_another_user_in_a_place_that_user_can_reach(folder: Path, make: Make) -> None:
-    private = folder / "private"
-    private.mkdir(mode=0o700)
-    with make(Postgres, private / "data") as server:
-        write(server)
-        assert Path(f"/proc/{server.pid}").stat().st_uid != 0
-        home = private / "data" / "postgres"
-        assert home.is_symlink()
-        assert home.resolve() == server.folder
-    with make(Postgres, private / "data") as again:
-        assert marks(again) == 1
-    home.unlink()
-    with make(Postgres, private / "data") as anew:
-        write(anew)
-        assert marks(anew) == 1
-    anew.erase()
-    assert not anew.folder.exists()
-    assert not home.is_symlink()
-
-
-@as_root
-def test_under_root_data_stays_with_the_user_who_owns_it(folder: Path, make: Make) -> None:
-    with make(Postgres) as server:
-        owner = server.folder.stat().st_uid
-    for path in [server.folder, *server.folder.rglob("*")]:
-        os.chown(path, 12_345, 12_345, follow_symlinks=False)
-    with make(Postgres) as again:
-        assert Path(f"/proc/{again.pid}").stat().st_uid == 12_345 != owner
 
 
 @not_as_root

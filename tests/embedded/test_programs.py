@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.embedded import Postgres, Program, Redis, Server, ServerFailed
-from scheduler.embedded import postgres as postgres_module
+from scheduler.embedded import Postgres, Program, Redis, Server, ServerFailed, Untrusted
+from scheduler.embedded import program as program_module
 from scheduler.embedded.process import Account
 from tests.embedded.marks import Make, as_root, both, impostor, marks, write
 
@@ -67,21 +67,35 @@ def test_of_two_programs_the_one_that_made_the_data_runs(make: Make, monkeypatch
 
 
 @as_root
+@both
 def test_under_root_a_wheel_out_of_reach_is_copied_once(
-    folder: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+    kind: type[Server], folder: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_module, "OUTSIDE", folder)
+    monkeypatch.setattr(program_module, "COPIES", folder / "copies")
     monkeypatch.setattr(Account, "reaches", lambda _, path: "site-packages" not in str(path))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    with make(Postgres) as server:
+    with make(kind) as server:
         assert server.program is not None
-        assert server.program.path.is_relative_to(folder)
+        assert server.program.path.is_relative_to(folder / "copies")
         made = server.program.path.stat().st_ino
         write(server)
-    with make(Postgres) as again:
+    with make(kind) as again:
         assert again.program is not None
         assert again.program.path.stat().st_ino == made
         assert marks(again) == 1
+
+
+@as_root
+def test_a_place_for_copies_that_others_may_write_is_refused(
+    folder: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program_module, "COPIES", folder / "copies")
+    monkeypatch.setattr(Account, "reaches", lambda _, path: "site-packages" not in str(path))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    (folder / "copies").mkdir()
+    (folder / "copies").chmod(0o777)
+    with pytest.raises(Untrusted, match=rf"{folder}/copies is no folder that we alone may write"):
+        make(Redis).start()
 
 
 @both

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -36,7 +37,9 @@ def pair(tmp_path: Path, cluster: Cluster) -> Iterator[tuple[Redis, Redis]]:
     """Two Redis servers of this test's own, ended after the processes of its stack."""
     servers, usual = (Redis(tmp_path / "one"), Redis(tmp_path / "two")), cluster.redis_url
     try:
-        yield servers[0].start(), servers[1].start()
+        servers[0].start()
+        shutil.copytree(servers[0].folder, servers[1].folder)  # the same passwords
+        yield servers[0], servers[1].start()
     finally:
         cluster.crew.end()
         cluster.redis_url = usual

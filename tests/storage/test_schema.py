@@ -206,12 +206,17 @@ async def test_a_role_that_may_only_read_and_write_rows_starts_once_the_schema_i
     url = parts._replace(netloc=f"modest:modest@{parts.hostname}:{parts.port}").geturl()
     modest = Postgres(url, size=1, deadline_seconds=5, name="tests")
     try:
-        with pytest.raises(SchemaUnusable, match=r"(?s)permission denied .*; run `scheduler migrate` as"):
+        with pytest.raises(ConfigurationError, match=r"permission denied for database .*; run `scheduler migrate` as"):
             await migrate(modest)
         await migrate(pools[0])
-        with pytest.raises(SchemaUnusable, match="permission denied"):
+        with pytest.raises(ConfigurationError, match=r"permission denied for schema scheduler.*docs/deploying"):
             await migrate(modest)
         await pools[0].fetch("GRANT USAGE ON SCHEMA scheduler TO modest")
+        with pytest.raises(ConfigurationError, match="permission denied for table migrations"):
+            await migrate(modest)
+        await pools[0].fetch("GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA scheduler TO modest")
+        with pytest.raises(ConfigurationError, match=r"GRANT UPDATE, DELETE ON scheduler\.attempts TO modest;"):
+            await bind(modest, "s")
         await pools[0].fetch("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA scheduler TO modest")
         assert await migrate(modest) == []
         await bind(modest, "s")
