@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import scheduler.samples  # noqa: F401  (registers the built-in types)
@@ -34,7 +35,11 @@ from scheduler.worker.watch import leave_at_once
 from scheduler.worker.worker import Worker
 
 WORKER_CONNECTIONS = 6
-API_CONNECTIONS = 12
+# Those of intake and loops, and those of clients who look, cancel and redrive.
+API_CONNECTIONS = 8
+ASKED_CONNECTIONS = 6
+# Of the deadline: the server's word that it gave up comes in time, and the connection is kept.
+STATEMENT_SHARE = 0.9
 
 
 def load_jobs(settings: Settings) -> None:
@@ -74,11 +79,15 @@ def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def open_stores(settings: Settings, name: str, connections: int) -> AsyncIterator[tuple[Store, Stream]]:
-    """Both stores while the block runs, nothing connected yet."""
+async def open_stores(
+    settings: Settings, name: str, connections: int, asked: int = 0
+) -> AsyncIterator[tuple[Store, Stream]]:
+    """Both stores while the block runs, nothing connected yet; `asked`: connections for what clients ask."""
     database_url, redis_url = settings.require_stores()
     deadline = settings.store_deadline_seconds
-    postgres = Postgres(database_url, size=connections, deadline_seconds=deadline, name=f"scheduler-{name}")
+    own = partial(Postgres, database_url, deadline_seconds=deadline, name=f"scheduler-{name}")
+    postgres = own(size=connections)
+    store = Store(postgres, own(size=asked, statement_seconds=deadline * STATEMENT_SHARE) if asked else postgres)
     stream = Stream(
         redis_url,
         stream=settings.stream,
@@ -87,9 +96,9 @@ async def open_stores(settings: Settings, name: str, connections: int) -> AsyncI
         name=f"scheduler-{name}",
     )
     try:
-        yield Store(postgres), stream
+        yield store, stream
     finally:
-        await postgres.close()
+        await store.close()
         await stream.close()
 
 
@@ -150,7 +159,7 @@ async def run_api(settings: Settings) -> None:
 
     stop, finish = asyncio.Event(), asyncio.Event()
     with stop_on_signals(stop):
-        async with open_stores(settings, "api", API_CONNECTIONS) as (store, stream):
+        async with open_stores(settings, "api", API_CONNECTIONS, ASKED_CONNECTIONS) as (store, stream):
             parts = build_parts(settings, store, stream, handlers)
             server = Server(build_app(settings, parts), settings)
             collect_rarely()

@@ -20,7 +20,8 @@ from scheduler.errors import InvalidJob, JobNotFound, NotCancellable, StoreUnava
 from scheduler.facts.facts import INDEX_NOT_TOLD, JOB_CANCELLED, PURGED, REDRIVEN, tell
 from scheduler.jobs.job import id_bytes, id_text
 from scheduler.jobs.lifecycle import Status
-from scheduler.jobs.view import Job, JobSummary, Page
+from scheduler.jobs.view import Job, Page
+from scheduler.storage.rows import Looked
 from scheduler.submission.submission import Batch, Submission
 
 Responses = dict[int | str, dict[str, Any]]
@@ -255,8 +256,9 @@ def _cursor(text: str | None) -> bytes | None:
     return raw
 
 
-def _page(jobs: list[JobSummary], limit: int) -> Response:
-    """`jobs` has one more than the page when another page follows."""
-    last = UUID(jobs[limit - 1].id).bytes if len(jobs) > limit else None
+def _page(looked: Looked, limit: int) -> Response:
+    """One job more than the page has says that another page follows."""
+    jobs, stopped_at = looked
+    last = UUID(jobs[limit - 1].id).bytes if len(jobs) > limit else stopped_at
     cursor = None if last is None else base64.urlsafe_b64encode(last).rstrip(b"=").decode()
     return _json(Page(jobs[:limit], cursor))

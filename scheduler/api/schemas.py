@@ -109,7 +109,7 @@ class Selection(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 class Redrive(Selection, kw_only=True, frozen=True):
     """Which dead letters, and how fast."""
 
-    rate: Annotated[float, Meta(gt=0, le=100_000, description="jobs per second; without it all at once")] | None = None
+    rate: Annotated[float, Meta(ge=0.001, le=100_000, description="jobs per second; else all at once")] | None = None
 
 
 class Selected(Struct):

@@ -52,7 +52,10 @@ class Job(JobSummary, frozen=True, gc=False):
 
 
 class Page(Struct, frozen=True):
-    """Jobs, newest first; `next_cursor` leads to the older ones, None: there are none."""
+    """Jobs, newest first; `next_cursor` leads to the older ones, None: there are none.
+
+    A page may hold fewer jobs than its limit, or none, and others follow: a filter that few jobs meet takes longer.
+    """
 
     jobs: list[JobSummary]
     next_cursor: str | None

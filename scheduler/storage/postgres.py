@@ -1,8 +1,9 @@
 """A few PostgreSQL connections with a deadline on everything.
 
 psycopg cannot abandon a query on a silent link: on cancellation it asks the server to cancel and waits on. So the
-deadline here shuts the socket down, which ends the wait at once. A broken connection is dropped and the next use
-connects again without back-off: how long a store stays away is the caller's affair, see `Service`.
+deadline here shuts the socket down, which ends the wait at once. The server ends what it still runs a second later:
+nothing lives on there that nobody waits for. A broken connection is dropped and the next use connects again without
+back-off: how long a store stays away is the caller's affair, see `Service`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from struct import pack
 from typing import Any
 
@@ -28,15 +30,23 @@ Row = tuple[Any, ...]
 Connection = psycopg.AsyncConnection[Row]
 
 _UUID_OID, _UUID_ARRAY_OID = 2950, 2951
+_EPOCH, _MICROSECOND = datetime(2000, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+_FIRST_TIME = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LAST_TIME = (datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC) - _EPOCH) // _MICROSECOND
 _CONNECT_SECONDS = 2
 _OPTIONS = (
-    "-c timezone=UTC -c statement_timeout=60s -c lock_timeout=5s -c idle_in_transaction_session_timeout=10s"
+    "-c timezone=UTC -c lock_timeout=5s -c idle_in_transaction_session_timeout=10s"
     r" -c default_transaction_isolation=read\ committed -c default_transaction_read_only=off -c scheduler.options=hold"
 )
-# What a server is configured to may be stronger, never weaker. Says whether _OPTIONS hold: a pooler may drop them.
+# What a server is configured to may be stronger, never weaker. Says whether _OPTIONS hold: a pooler may drop them. Some
+# systems cannot tell a server that its client is gone, and it refuses to look then. A database in SQL_ASCII takes any
+# bytes for text, and refuses to send them as anything else.
 _PIN = """
 SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')
                                         WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false),
+       set_config('client_connection_check_interval', CASE WHEN version() ~ 'linux' THEN '1s' ELSE '0' END, false),
+       set_config('client_encoding', CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END,
+                  false),
        coalesce(current_setting('scheduler.options', true), '') = 'hold'"""
 _POOLED = (
     "SCHEDULER_DATABASE_URL leads to a pooler that drops the settings of a session, as PgBouncer does in transaction "
@@ -82,18 +92,43 @@ class _RawLoader(Loader):
         return bytes(data)
 
 
+class _TimeLoader(Loader):
+    """What RFC 3339 cannot say ('infinity', the year 10000, 44 BC) is read as the nearest time that it can."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> datetime:
+        passed = int.from_bytes(data, "big", signed=True)  # microseconds since 2000
+        return _EPOCH + min(max(passed, _FIRST_TIME), _LAST_TIME) * _MICROSECOND
+
+
+class _LooseTextLoader(Loader):
+    """Text of a database in SQL_ASCII, which psycopg would leave bytes."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode(errors="replace")
+
+
 def register(adapters: AdaptersMap) -> None:
-    """Teach a connection how ids and JSON travel."""
+    """Teach a connection how ids, times and JSON travel. No loader fails: one value would cost a page all its rows."""
     adapters.register_dumper(Ids, _IdsDumper)
     adapters.register_dumper(Id, _IdDumper)
     adapters.register_loader("uuid", _RawLoader)
     adapters.register_loader("json", _RawLoader)
+    adapters.register_loader("timestamptz", _TimeLoader)
 
 
 class Postgres:
-    """Up to `size` connections, made on demand; each use is bounded by `deadline_seconds`."""
+    """Up to `size` connections, made on demand; each use is bounded by `deadline_seconds`.
 
-    def __init__(self, url: str, *, size: int, deadline_seconds: float, name: str) -> None:
+    The server ends a statement after `statement_seconds`: less than the deadline, and the connection is kept.
+    """
+
+    def __init__(
+        self, url: str, *, size: int, deadline_seconds: float, name: str, statement_seconds: float | None = None
+    ) -> None:
         try:
             psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.ProgrammingError:  # its message may hold the password
@@ -101,6 +136,7 @@ class Postgres:
                 "SCHEDULER_DATABASE_URL is no postgresql://user:password@host:5432/database"
             ) from None
         self._url, self._deadline, self._name = url, deadline_seconds, name
+        self._options = f"{_OPTIONS} -c statement_timeout={(statement_seconds or deadline_seconds + 1) * 1000:.0f}"
         self._free: list[tuple[Connection, float]] = []  # with when it was used last
         self._slots = asyncio.Semaphore(size)
 
@@ -189,13 +225,14 @@ class Postgres:
                     autocommit=True,
                     connect_timeout=_CONNECT_SECONDS,
                     application_name=self._name,
-                    client_encoding="utf8",  # a server in SQL_ASCII would have text arrive as bytes
-                    options=_OPTIONS,
+                    options=self._options,
                 )
                 await _pin(connection)
         except TimeoutError as error:
             raise psycopg.OperationalError("no connection in time") from error
         register(connection.adapters)
+        if connection.info.encoding == "ascii":
+            connection.adapters.register_loader("text", _LooseTextLoader)
         return connection
 
     async def require_writable(self) -> None:
@@ -214,7 +251,7 @@ async def _pin(connection: Connection) -> None:
     """Raises ConfigurationError when the session does not keep its settings."""
     holds = False
     try:
-        _, holds = (await (await connection.execute(_PIN.encode())).fetchall())[0]
+        *_, holds = (await (await connection.execute(_PIN.encode())).fetchall())[0]
     finally:
         if not holds:
             connection.pgconn.finish()

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec import Struct
 
 from scheduler.jobs.job import Outcome
+from scheduler.jobs.view import JobSummary
 
 T = TypeVar("T", bound=Struct)
 
@@ -79,6 +80,13 @@ class LiveWorker(Struct, frozen=True, gc=False):
     age_seconds: float
     types: list[str]
     counters: dict[str, int]
+
+
+class Looked(NamedTuple):
+    """Jobs, newest first; `stopped_at`: the id where the look for more broke off, None when it came to the end."""
+
+    jobs: list[JobSummary]
+    stopped_at: bytes | None
 
 
 class Live(Struct, frozen=True, gc=False):

@@ -1,15 +1,21 @@
-"""PostgreSQL: the record. Each method is one named statement of queries/, and so one transaction."""
+"""PostgreSQL: the record. Each method is one named statement of queries/, and so one transaction.
+
+What clients ask for, however many they are, has connections of its own: no intake and no loop waits behind them.
+"""
 
 from __future__ import annotations
 
 import re
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import psycopg
-from psycopg.rows import scalar_row
+from msgspec import Meta
+from psycopg.rows import scalar_row, tuple_row
 
 from scheduler.errors import JobNotFound
 from scheduler.facts.facts import CLAIMED, GIVEN_BACK, INSERTED, INSERTING, OVERLOOKED, PRUNED, RESCUING, SETTLED, tell
@@ -26,6 +32,7 @@ from scheduler.storage.rows import (
     Letter,
     Live,
     LiveWorker,
+    Looked,
     Misfit,
     Settled,
     T,
@@ -42,22 +49,34 @@ QUERIES: dict[str, str] = {
 }
 MAX_ROWS_A_STATEMENT = 500
 INLINE_BYTES = 64 << 10
+# A page by a filter that few jobs meet: so many rows are looked at in one statement, and no more after so long.
+LOOK_ROWS = 10_000
+LOOK_SECONDS = 0.25
+_ASKED = {"job", "attempts", "workers", "live_counts", "dead_count", "cancel", "redrive", "purge", "match_dead"} | {
+    *("list", "list_end", "list_dead", "list_dead_end")
+}
+_FIRST, _BEHIND = Id(bytes(16)), Id(b"\xff" * 16)
+_read_counters = msgspec.json.Decoder(dict[str, Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]]).decode
 _RULE_COLUMNS = ("target", "attempt", "crashes", "moves_due", "at_once")
 
 
 class Store:
     """The record. Every method raises StoreUnavailable when PostgreSQL does not answer in time."""
 
-    def __init__(self, postgres: Postgres) -> None:
-        self.postgres = postgres
+    def __init__(self, postgres: Postgres, asked: Postgres | None = None) -> None:
+        self.postgres, self._asked = postgres, asked or postgres
+
+    async def _fetch(self, query: str, parameters: dict[str, Any], each: Any) -> list[Any]:
+        postgres = self._asked if query in _ASKED else self.postgres
+        return await postgres.fetch(QUERIES[query], parameters, each)
 
     async def _rows(self, kind: type[T], query: str, /, **parameters: Any) -> list[T]:
-        rows: list[T] = await self.postgres.fetch(QUERIES[query], parameters, each_as(kind))
+        rows: list[T] = await self._fetch(query, parameters, each_as(kind))
         return rows
 
     async def _values(self, query: str, /, **parameters: Any) -> list[Any]:
         """The one column that a statement answers."""
-        return await self.postgres.fetch(QUERIES[query], parameters, scalar_row)
+        return await self._fetch(query, parameters, scalar_row)
 
     async def _value(self, query: str, /, **parameters: Any) -> Any:
         return (await self._values(query, **parameters))[0]
@@ -65,6 +84,7 @@ class Store:
     async def close(self) -> None:
         """Close all connections."""
         await self.postgres.close()
+        await self._asked.close()
 
     async def clock_ms(self) -> float:
         """PostgreSQL's clock, in epoch milliseconds."""
@@ -196,7 +216,7 @@ class Store:
 
     async def workers(self) -> list[LiveWorker]:
         """Who lives, the oldest first."""
-        return await self._rows(LiveWorker, "workers")
+        return [LiveWorker(*[*row[:-1], _counters(row[-1])]) for row in await self._fetch("workers", {}, tuple_row)]
 
     async def leases(self) -> list[Lease]:
         """Of all workers that nobody has forgotten yet."""
@@ -243,15 +263,28 @@ class Store:
         """Which of these jobs are final, or gone."""
         return await self._values("finished", ids=Ids(job_ids))
 
-    async def page(self, status: str | None, type: str | None, before: bytes | None, limit: int) -> list[JobSummary]:
+    async def page(self, status: str | None, type: str | None, before: bytes | None, limit: int) -> Looked:
         """Jobs, newest first, older than `before`."""
-        last = Id(before) if before else None
-        return await self._rows(JobSummary, "list", status=status, type=type, before=last, limit=limit)
+        return await self._look("list", before, limit, status=status, type=type)
 
-    async def dead_page(self, type: str | None, before: bytes | None, limit: int) -> list[JobSummary]:
+    async def dead_page(self, type: str | None, before: bytes | None, limit: int) -> Looked:
         """Dead letters, newest job first, older than `before`."""
-        last = Id(before) if before else None
-        return await self._rows(JobSummary, "list_dead", type=type, before=last, limit=limit)
+        return await self._look("list_dead", before, limit, type=type)
+
+    async def _look(self, query: str, before: bytes | None, limit: int, **filters: str | None) -> Looked:
+        """Up to `limit` jobs that pass the filters; fewer when the look took too long, and others may follow."""
+        jobs: list[JobSummary] = []
+        until, start, end = time.monotonic() + LOOK_SECONDS, Id(before or _BEHIND), _FIRST
+        while True:
+            if any(filters.values()):
+                steps = {"before": start, "most": LOOK_ROWS}
+                ends = await self._values("list_end" if query == "list" else "list_dead_end", **steps)
+                end = Id(ends[0]) if ends else _FIRST
+            bounds = {"before": start, "end": end, "limit": limit - len(jobs)}
+            jobs += await self._rows(JobSummary, query, **filters, **bounds)
+            if end == _FIRST or len(jobs) == limit or time.monotonic() >= until:
+                return Looked(jobs, None if end == _FIRST else end)
+            start = end
 
     async def backlog(self, limit: int) -> int:
         """How many jobs are due or run, counted no further than `limit`."""
@@ -293,6 +326,14 @@ class Store:
     async def purge(self, ids: Sequence[bytes]) -> list[bytes]:
         """Delete dead letters and their jobs. Returns those that were there."""
         return await self._values("purge", ids=Ids(ids))
+
+
+def _counters(sent: bytes) -> dict[str, int]:
+    """What a worker reports; nothing where it is no such report, as from another release."""
+    try:
+        return _read_counters(sent)
+    except (ValueError, RecursionError):
+        return {}
 
 
 def _ends(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ async def test_pruning_deletes_what_is_finished_long_enough_and_nothing_else(sto
     assert await store.prune(FIRST, old.id, 3_600.0, 100) == [], "ids younger than the bound are not even looked at"
     assert await store.prune(old.id, MOST, 3_600.0, 100) == [], "nor those where an earlier look ended"
     assert await store.prune(FIRST, MOST, 3_600.0, 100) == [old.id]
-    left = {id_bytes(job.id) for job in await store.page(None, None, None, 100)}
+    left = {id_bytes(job.id) for job in (await store.page(None, None, None, 100)).jobs}
     assert left == {fresh.id, retrying.id, pending, buried}
 
 
@@ -165,8 +165,8 @@ async def test_dead_letters_are_matched_by_id_type_words_and_age_oldest_first(st
 async def test_dead_letters_are_listed_newest_job_first_and_counted(store: Store) -> None:
     ids = [await dead(store, type="A" if n % 2 else "B") for n in range(4)]
     assert await store.dead_count() == 4
-    assert [id_bytes(job.id) for job in await store.dead_page(None, None, 3)] == ids[:0:-1]
-    assert [id_bytes(job.id) for job in await store.dead_page("B", ids[2], 3)] == [ids[0]]
+    assert [id_bytes(job.id) for job in (await store.dead_page(None, None, 3)).jobs] == ids[:0:-1]
+    assert [id_bytes(job.id) for job in (await store.dead_page("B", ids[2], 3)).jobs] == [ids[0]]
 
 
 async def test_no_index_mentions_status_so_that_claims_stay_heap_only(store: Store) -> None:

@@ -40,9 +40,9 @@ async def test_unfinished_jobs_are_counted_by_what_they_wait_for(store: Store) -
 async def test_pages_go_from_new_to_old_and_filter(store: Store) -> None:
     ids = [(await submitted(store, type="A" if n % 2 else "B"))[0] for n in range(6)]
     await store.cancel(ids[0])
-    assert [id_bytes(job.id) for job in await store.page(None, None, None, 4)] == ids[:1:-1]
-    assert [id_bytes(job.id) for job in await store.page(None, None, ids[2], 4)] == [ids[1], ids[0]]
-    assert [id_bytes(job.id) for job in await store.page("PENDING", "B", None, 4)] == [ids[4], ids[2]]
+    assert [id_bytes(job.id) for job in (await store.page(None, None, None, 4)).jobs] == ids[:1:-1]
+    assert [id_bytes(job.id) for job in (await store.page(None, None, ids[2], 4)).jobs] == [ids[1], ids[0]]
+    assert [id_bytes(job.id) for job in (await store.page("PENDING", "B", None, 4)).jobs] == [ids[4], ids[2]]
 
 
 # -- submitting

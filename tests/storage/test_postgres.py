@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,11 +17,12 @@ from scheduler.storage.postgres import Id, Ids, Postgres
 from scheduler.storage.stream import connect
 from tests.cluster import Cluster, eventually
 from tests.storage.factory import new_id
-from tests.storage.replies.links import linked, silent_server
+from tests.storage.replies.links import Pooler, linked, silent_server
 
 SLACK = 0.7  # a busy machine
 Make = Callable[..., Postgres]
 PID = "SELECT pg_backend_pid()"
+REFUSAL = "a pooler that drops the settings of a session, .* give the URL of PostgreSQL itself"
 
 
 @asynccontextmanager
@@ -162,10 +164,13 @@ def test_a_url_that_is_none_is_a_configuration_error_that_names_the_variable() -
 
 async def test_the_servers_own_limits_bound_what_a_lost_client_can_hold(cluster: Cluster) -> None:
     async with pool(cluster.database_url) as postgres:
-        names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+        names = (
+            *("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"),
+            "client_connection_check_interval",
+        )
         rows = await postgres.fetch("SELECT setting::int FROM pg_settings WHERE name = ANY(%(n)s)", {"n": list(names)})
         assert all(0 < row[0] <= 60_000 for row in rows)
-        assert len(rows) == 3
+        assert len(rows) == len(names)
 
 
 async def test_what_a_database_or_role_is_set_to_does_not_make_202_a_lie(database_url: str) -> None:
@@ -183,14 +188,45 @@ async def test_what_a_database_or_role_is_set_to_does_not_make_202_a_lie(databas
             assert await postgres.fetch(query) == [("remote_apply", "read committed")]
 
 
-async def test_a_session_that_does_not_keep_its_settings_is_refused(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As behind PgBouncer in transaction mode with ignore_startup_parameters=options."""
-    monkeypatch.setattr("scheduler.storage.postgres._OPTIONS", "")
+async def test_a_pooler_that_drops_the_settings_of_a_session_is_refused(database_url: str) -> None:
+    async with linked(database_url) as (_, url), pool(url) as postgres:
+        await postgres.require_writable()
+    async with linked(database_url, Pooler) as (_, url), pool(url) as postgres:
+        for _ in range(3):
+            with pytest.raises(ConfigurationError, match=REFUSAL):
+                await postgres.fetch("SELECT 1")
     async with pool(database_url) as postgres:
-        with pytest.raises(ConfigurationError, match=r"pooler .* give the URL of PostgreSQL itself"):
-            await postgres.fetch("SELECT 1")
+        left = "SELECT pid FROM pg_stat_activity WHERE application_name = 'tests' AND pid <> pg_backend_pid()"
+        await eventually(lambda: postgres.fetch(left), until=lambda rows: not rows)
+
+
+@pytest.mark.parametrize(
+    "words", ["unsupported startup parameter: options", "unsupported startup parameter in options"]
+)
+async def test_a_pooler_that_refuses_the_settings_of_a_session_is_refused(words: str) -> None:
+    """In the words of PgBouncer before 1.20, and since."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65_536)
+        body = f"SFATAL\0C08P01\0M{words}\0\0".encode()
+        writer.write(b"E" + (len(body) + 4).to_bytes(4, "big") + body)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with pool(f"postgresql://x@127.0.0.1:{port}/x?sslmode=disable&gssencmode=disable") as postgres:
+            with pytest.raises(ConfigurationError, match=REFUSAL):
+                await postgres.fetch("SELECT 1")
+
+
+@pytest.mark.e2e
+async def test_no_process_starts_behind_such_a_pooler(cluster: Cluster) -> None:
+    async with linked(cluster.database_url, Pooler) as (_, url):
+        for command in ("migrate", "worker", "api"):
+            process = cluster.start(command, database_url=url, port=0)
+            assert await asyncio.to_thread(process.wait, 30) == 2, command
+    assert len(re.findall(REFUSAL, cluster.log())) >= 3
 
 
 @pytest.mark.parametrize("url", ["postgres:/user:SECRET@host/x", "postgresql//user:SECRET@host/x"])

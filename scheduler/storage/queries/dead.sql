@@ -1,10 +1,13 @@
 -- Dead letters: look at them, send them back, delete them.
 
--- list_dead: dead letters, newest job first, before a cursor
+-- list_dead: dead letters, newest job first, between two ids
 SELECT j.id::text, j.type, j.status, j.attempt, j.max_attempts, j.created_at, j.run_at, j.started_at, j.finished_at, j.error
 FROM scheduler.dead_letters d JOIN scheduler.jobs j ON j.id = d.job_id
-WHERE (%(before)s::uuid IS NULL OR d.job_id < %(before)s) AND (%(type)s::text IS NULL OR d.type = %(type)s)
+WHERE d.job_id < %(before)s AND d.job_id >= %(end)s AND (%(type)s::text IS NULL OR d.type = %(type)s)
 ORDER BY d.job_id DESC LIMIT %(limit)s
+
+-- list_dead_end: the id that ends a look at so many dead letters; none when fewer are left
+SELECT job_id FROM scheduler.dead_letters WHERE job_id < %(before)s ORDER BY job_id DESC LIMIT 1 OFFSET %(most)s
 
 -- dead_letters: what the DLQ stream shows: the letters of the newest jobs, the oldest of them first
 SELECT * FROM (SELECT job_id AS id, type, error FROM scheduler.dead_letters ORDER BY job_id DESC LIMIT %(limit)s) AS shown ORDER BY id

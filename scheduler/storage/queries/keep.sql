@@ -12,7 +12,7 @@ WITH asynchronous AS MATERIALIZED (
       AND reconcile_at > '-infinity' AND reconcile_at <= now() - %(queued_for)s * interval '1 second'
     ORDER BY reconcile_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
-UPDATE scheduler.jobs SET reconcile_at = greatest(run_at, now()) + interval '1 second'
+UPDATE scheduler.jobs SET reconcile_at = greatest(least(run_at, now() + interval '1000 years'), now()) + interval '1 second'
 WHERE ctid = ANY(ARRAY(SELECT ctid FROM untold UNION ALL SELECT ctid FROM lost)) AND EXISTS (SELECT FROM asynchronous)
 RETURNING id, CASE WHEN run_at > now() THEN (extract(epoch FROM run_at) * 1000)::float8 END AS due_ms
 

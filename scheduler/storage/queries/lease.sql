@@ -16,12 +16,13 @@ SELECT unbroken, cancelled FROM before
 DELETE FROM scheduler.workers WHERE id = %(id)s
 
 -- workers: who is alive, and what they can run
-SELECT id::text, name, round(extract(epoch FROM now() - started_at), 3)::float8 AS age_seconds, types, counters::jsonb
+SELECT id::text, name,
+       greatest(least(round(extract(epoch FROM now()) - extract(epoch FROM started_at), 3), 1e9), 0)::float8 AS age_seconds, types, counters
 FROM scheduler.workers w WHERE expires_at > now() ORDER BY w.started_at, w.id
 
 -- leases: when each runs out
 SELECT id, extract(epoch FROM expires_at)::float8 AS expires_at,
-       extract(epoch FROM expires_at - clock_timestamp())::float8 AS left_seconds FROM scheduler.workers
+       (extract(epoch FROM expires_at) - extract(epoch FROM clock_timestamp()))::float8 AS left_seconds FROM scheduler.workers
 
 -- held_by: what a worker holds, knowing it or not: the reply to a claim may have been lost
 SELECT id, fence, type, attempt, max_attempts FROM scheduler.jobs

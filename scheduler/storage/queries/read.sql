@@ -13,12 +13,15 @@ FROM scheduler.attempts WHERE job_id = %(id)s ORDER BY fence
 SELECT w.id FROM unnest(%(ids)s::uuid[]) AS w(id) LEFT JOIN scheduler.jobs j USING (id)
 WHERE j.id IS NULL OR j.finished_at IS NOT NULL
 
--- list: jobs, newest first, before a cursor
+-- list: jobs, newest first, between two ids
 SELECT j.id::text, type, status, attempt, max_attempts, created_at, run_at, started_at, finished_at, error
 FROM scheduler.jobs j
-WHERE (%(before)s::uuid IS NULL OR j.id < %(before)s) AND (%(status)s::text IS NULL OR status = %(status)s)
+WHERE j.id < %(before)s AND j.id >= %(end)s AND (%(status)s::text IS NULL OR status = %(status)s)
   AND (%(type)s::text IS NULL OR type = %(type)s)
 ORDER BY j.id DESC LIMIT %(limit)s
+
+-- list_end: the id that ends a look at so many jobs; none when fewer are left
+SELECT id FROM scheduler.jobs WHERE id < %(before)s ORDER BY id DESC LIMIT 1 OFFSET %(most)s
 
 -- backlog: jobs that are due or run, counted no further than a limit; what is due has a `reconcile_at` that is not far
 SELECT count(*) FROM (
@@ -29,7 +32,9 @@ SELECT count(*) FROM (
 SELECT count(*) FILTER (WHERE status = 'PENDING' AND run_at <= now()) AS due,
        count(*) FILTER (WHERE status = 'PENDING' AND run_at > now()) AS waiting,
        count(*) FILTER (WHERE status = 'PROCESSING') AS processing,
-       coalesce(round(extract(epoch FROM now() - min(run_at) FILTER (WHERE status = 'PENDING' AND run_at <= now())), 3), 0)::float8
+       -- From epochs: times that are infinite cannot be subtracted before PostgreSQL 17.
+       coalesce(least(round(extract(epoch FROM now())
+           - extract(epoch FROM min(run_at) FILTER (WHERE status = 'PENDING' AND run_at <= now())), 3), 1e9), 0)::float8
            AS oldest_due_seconds
 FROM (SELECT status, run_at FROM scheduler.jobs WHERE finished_at IS NULL ORDER BY reconcile_at LIMIT %(limit)s) AS live
 

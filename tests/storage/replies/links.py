@@ -44,8 +44,9 @@ class Link:
                 task.cancel()
             await asyncio.gather(*self._joined, return_exceptions=True)
 
-    async def passing(self, request: bytes) -> None:
-        """Called with what a client sends, before it goes on its way."""
+    async def passing(self, request: bytes) -> bytes:
+        """Called with what a client sends, before it goes on its way. Returns what goes on instead."""
+        return request
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -70,7 +71,7 @@ class Link:
         while data := await source.read(65_536):
             await self._flowing.wait()
             if is_request:
-                await self.passing(data)
+                data = await self.passing(data)
             sink.write(data)
             await sink.drain()
         raise ConnectionError("one side has hung up")
@@ -98,12 +99,13 @@ class Tripwire(Link):
     async def released(self) -> None:
         await self._flowing.wait()
 
-    async def passing(self, request: bytes) -> None:
+    async def passing(self, request: bytes) -> bytes:
         for command in self._commands(request):
             self.seen.append(command)
             if len(self.seen) == self._nth:
                 self.silence()
                 await asyncio.to_thread(self._spring)
+        return request
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -112,6 +114,18 @@ class Tripwire(Link):
             if not self._flowing.is_set():
                 await asyncio.to_thread(self._release)
                 self.heal()
+
+
+class Pooler(Link):
+    """Drops the parameter `options` of every session, as PgBouncer does with ignore_startup_parameters = options."""
+
+    async def passing(self, request: bytes) -> bytes:
+        version, parameters = request[4:8], request[8:-2].split(b"\0")
+        if version != b"\0\3\0\0" or b"options" not in parameters[::2]:
+            return request
+        at = parameters.index(b"options")
+        body = version + b"\0".join(parameters[:at] + parameters[at + 2 :]) + b"\0\0"
+        return (len(body) + 4).to_bytes(4, "big") + body
 
 
 def redis_commands(request: bytes) -> list[str]:
@@ -134,12 +148,12 @@ def postgres_commands(request: bytes) -> list[str]:
 
 
 @asynccontextmanager
-async def linked(url: str) -> AsyncIterator[tuple[Link, str]]:
+async def linked(url: str, kind: type[Link] = Link) -> AsyncIterator[tuple[Link, str]]:
     """A link to the server of `url`, and the URL that leads through it."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None
-    link = Link(parts.hostname, parts.port)
+    link = kind(parts.hostname, parts.port)
     async with link.open():
         yield link, with_port(url, link.port)
 
