@@ -8,12 +8,14 @@ from typing import Any
 
 from chaos.controls.control import control
 from chaos.controls.patch import replace, rewrite
+from scheduler.errors import ValueRefused
 from scheduler.jobs.job import Outcome
 from scheduler.jobs.lifecycle import RULES, Transition
 from scheduler.storage import postgres
 from scheduler.storage.store import Store
-from scheduler.storage.stream import Share, Stream
+from scheduler.storage.stream import Delivery, Share, Stream
 from scheduler.worker.bodies import Bodies
+from scheduler.worker.reader import Reader
 
 
 @control(
@@ -106,6 +108,30 @@ def wrong_worker_buries() -> None:
         ("greatest(r.refused_at, m.run_at)", "m.run_at"),
         ("AND NOT EXISTS (SELECT FROM scheduler.workers w WHERE m.type = ANY(w.types)) AS", "AS"),
     )
+
+
+@control(
+    "keeps-malformed",
+    "goes on claiming what it was handed, whether that is an id or not",
+    breaks=("terminal",),
+    scenario="redis-garbage",
+)
+def keeps_malformed() -> None:
+    some = Reader._claim_some
+
+    def all_of_them(self: Stream, reply: Any) -> list[Delivery]:
+        return [
+            Delivery(entry, fields[1] if fields else b"") for _, entries in reply or () for entry, fields in entries
+        ]
+
+    async def for_ever(self: Reader, deliveries: list[Delivery]) -> Any:
+        try:
+            return await some(self, deliveries)
+        except ValueRefused as error:
+            raise RuntimeError("a claim was refused") from error
+
+    replace(Stream, "_deliveries", all_of_them)
+    replace(Reader, "_claim_some", for_ever)
 
 
 @control(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from chaos.errors import UsageError
 from chaos.faults.fault import Fault
+from chaos.faults.garbage import garbage
 from chaos.faults.links import both, brownout, link, torn_reply
 from chaos.faults.processes import at_point, by_signal
 from chaos.faults.stores import demote, flush, step_clock
@@ -39,6 +40,8 @@ FAULTS: dict[str, Callable[[Planned], Fault]] = {
     "flush": flush,
     # reads are answered, writes refused; connections stay as they are, then and at heal
     "demote": demote,
+    # nothing happens to a connection; the `nth` kind of garbage stays until the queue itself clears it away
+    "redis-garbage": garbage,
     # nothing happens to a connection; leases run out at once, until they are renewed
     "clock": step_clock,
     # a command ran, its reply never arrived, at the crash point `point` of one process

@@ -28,6 +28,9 @@ class World(Protocol):
     def tell_redis(self, *words: str) -> str:
         """Send one command to the server itself; returns its answer."""
 
+    def spoil_redis(self, nth: int) -> str:
+        """Put the n-th kind of garbage under the queue's keys, counted round and round; returns its name."""
+
     def age_leases(self, seconds: float) -> int:
         """Make every lease look so much older, as a step of PostgreSQL's clock does; returns how many there are."""
 

@@ -75,6 +75,21 @@ class StackWorld:
         except redis.RedisError as error:
             raise FaultFailed(f"Redis, told {' '.join(words)}: {error}") from error
 
+    def spoil_redis(self, nth: int) -> str:
+        """As the target lists them, past every proxy; what other garbage still forbids is refused. Or FaultFailed."""
+        kinds = self._stack.target.look.garbage
+        name = list(kinds)[nth % len(kinds)]
+        try:
+            with self._redis() as client, client.pipeline(transaction=False) as told:
+                for words in kinds[name]:
+                    told.execute_command(*words)
+                told.execute()
+        except redis.ResponseError:
+            return f"{name}, refused"
+        except redis.RedisError as error:
+            raise FaultFailed(f"Redis, told to hold {name}: {error}") from error
+        return name
+
     def age_leases(self, seconds: float) -> int:
         """By the target's own statement, past every proxy. Raises FaultFailed when PostgreSQL is gone."""
         try:

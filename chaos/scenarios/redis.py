@@ -29,6 +29,15 @@ def _unanswered(rng: random.Random, seconds: float) -> list[Planned]:
     return planned
 
 
+def _littered(rng: random.Random, seconds: float) -> list[Planned]:
+    """Five kinds of garbage at a time, one after the other: every kind has its turn within a run of usual length."""
+    first = rng.randrange(1_000)
+    return [
+        Planned(at + rng.uniform(0, 0.2), "redis-garbage", REDIS, 0.0, {"nth": first + 5 * n, "kinds": 5})
+        for n, at in enumerate(rounds(seconds, 3.0))
+    ]
+
+
 SCENARIOS = (
     Scenario(
         name="redis-partition",
@@ -64,5 +73,12 @@ SCENARIOS = (
         faults=again("demote", REDIS, 8.0, 4.0),
         settings=usual(duration=24.0),
         guards=Guards(faults=2),
+    ),
+    Scenario(
+        name="redis-garbage",
+        claim="whatever others write under the queue's keys in Redis stops no worker and loses no job",
+        faults=_littered,
+        settings=usual(duration=24.0, workers=3),
+        guards=Guards(faults=3),
     ),
 )

@@ -80,6 +80,7 @@ class Look:
     letters: str  # a stream whose entries carry the id of a dead job
     letter_id: bytes  # in which field
     age_leases: str  # makes every lease %(seconds)s older
+    garbage: Mapping[str, Sequence[tuple[str, ...]]]  # what others could leave in Redis: name -> commands of Redis
     total: str  # one row: all jobs
     fill: str  # puts %(jobs)s jobs into an empty table, an hour old: PENDING and unknown to Redis, or COMPLETED
 

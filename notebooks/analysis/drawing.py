@@ -62,6 +62,7 @@ FAULTS = {
     "clock": "#A0E9E3",
     "flush": "#C9CDD2",
     "demote": "#E9DCA0",
+    "redis-garbage": "#D8CBB8",
     "raise": "#A0B1E9",
 }
 OTHER_FAULT = "#D0D4D9"

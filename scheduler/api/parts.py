@@ -20,7 +20,7 @@ from scheduler.submission.backlog import Backlog
 from scheduler.submission.intake import Intake
 from scheduler.submission.publisher import Publisher
 
-STALLED_SECONDS, FRESH_SECONDS = 10.0, 1.0
+STALLED_SECONDS, FRESH_SECONDS, STARVED_SECONDS = 10.0, 1.0, 15.0
 
 
 class Readiness:
@@ -30,27 +30,39 @@ class Readiness:
         self._store, self._stream, self._services = store, stream, services
         self._lock = asyncio.Lock()
         self._answer: dict[str, str] = {}
+        self._starved = 0.0
         self._looked_at = -FRESH_SECONDS
 
     async def answer(self) -> dict[str, str]:
         """For each part "ok", or what is wrong with it."""
         async with self._lock:
             if time.monotonic() - self._looked_at >= FRESH_SECONDS:
-                probes = self._store.postgres.require_writable(), self._stream.require_writable()
-                postgres, redis = await asyncio.gather(*map(_reason, probes))
+                probes = self._store.postgres.require_writable(), self._redis(), self._jobs()
+                postgres, redis, jobs = await asyncio.gather(*map(_reason, probes))
                 stalled = [service.name for service in self._services if service.idle_seconds > STALLED_SECONDS]
                 loops = f"stalled: {', '.join(stalled)}" if stalled else "ok"
-                self._answer = {"postgres": postgres, "redis": redis, "loops": loops}
+                self._answer = {"postgres": postgres, "redis": redis, "loops": loops, "jobs": jobs}
                 self._looked_at = time.monotonic()
             return self._answer
 
+    async def _redis(self) -> str:
+        """What a job needs there, asked of each key."""
+        await self._stream.require_writable()
+        return "; ".join(f"{key}: {flaw}" for key, flaw in (await self._stream.flaws()).items())
 
-async def _reason(probe: Awaitable[object]) -> str:
+    async def _jobs(self) -> str:
+        """Whether due jobs only grow older, at two looks in a row: between those a worker has the time to begin one."""
+        before, self._starved = self._starved, await self._store.starved_seconds()
+        if min(before, self._starved) <= STARVED_SECONDS:
+            return ""
+        return f"due jobs have waited for {self._starved:.0f} s and none runs, though workers live that could run them"
+
+
+async def _reason(probe: Awaitable[str | None]) -> str:
     try:
-        await probe
+        return await probe or "ok"
     except StoreUnavailable as error:
         return error.reason
-    return "ok"
 
 
 @dataclass(slots=True)

@@ -91,8 +91,10 @@ PUBLISHED = Fact("published", "job ids put on the stream", counted=True, reply="
 # working
 DELIVERED = Fact("delivered", "deliveries read from the stream", reply="Redis")
 CLAIMED = Fact("claimed", "jobs claimed", counted=True, reply="PostgreSQL")
+CLAIM_REFUSED = Fact("claim_refused", "jobs whose claim PostgreSQL refuses", "first reason", ERROR, True)
 UNCLAIMED = Fact("unclaimed", "deliveries whose job was no longer to be claimed", counted=True)
 UNHANDLED = Fact("unhandled", "jobs of types that no live worker has a handler for", "jobs types", WARNING)
+MALFORMED = Fact("malformed", "what Redis held in the place of an id, and was dropped", "jobs key value", WARNING, True)
 FORWARDED = Fact("forwarded", "deliveries moved to the lane of their type", counted=True, reply="Redis")
 PAYLOAD_MISSED = Fact("payload_missed", "large payloads that could not be fetched for now", "first reason", WARNING)
 HANDLER_STARTED = Fact("handler_started", "handlers about to be called; told only while somebody listens")
@@ -134,6 +136,7 @@ RESCUE_PUBLISHED = Fact("rescue_published", "jobs taken from dead workers that R
 ADOPTED = Fact("adopted", "deliveries taken over from a dead worker", counted=True, reply="Redis")
 OVERLOOKED = Fact("overlooked", "jobs found that Redis may not hold, due or waiting", reply="PostgreSQL")
 RECONCILED = Fact("reconciled", "due jobs published by the reconciler", counted=True)
+KEY_UNUSABLE = Fact("key_unusable", "keys in Redis that cannot be used as they are", "key reason", ERROR, True)
 DLQ_RECONCILED = Fact("dlq_reconciled", "times the DLQ stream was made equal to the record", "added removed", INFO)
 PRUNED = Fact("pruned", "finished jobs deleted after their retention", counted=True)
 # what users ask for

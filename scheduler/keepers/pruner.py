@@ -29,9 +29,10 @@ class Pruner(Service):
         self._trim_at = self._prune_at = 0.0
 
     async def tick(self) -> float:
-        if (began := time.monotonic()) >= self._trim_at:
+        full = (began := time.monotonic()) >= self._prune_at and await self._prune()
+        if began >= self._trim_at:
             self._trim_at = began + await self._trim()
-        if time.monotonic() >= self._prune_at and await self._prune():
+        if full:
             return (time.monotonic() - began) * (1 / SHARE - 1)
         return max(0.01, self._trim_at - time.monotonic())
 

@@ -3,7 +3,8 @@
 -- what a lane's key begins with. Returns {0, ms that another's turn still lasts}, or {1, ms; 0: nothing waits, everything
 -- published earlier has been delivered; -1: there is no such group}.
 local holder = redis.call('GET', KEYS[2])
-if holder and holder ~= ARGV[2] then return {0, redis.call('PTTL', KEYS[2])} end
+local left = redis.call('PTTL', KEYS[2])  -- a turn without an end, or with a later one, is none that was taken here
+if holder and holder ~= ARGV[2] and left > 0 and left <= tonumber(ARGV[3]) then return {0, left} end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 if redis.call('XLEN', KEYS[1]) == 0 and redis.call('EXISTS', KEYS[3]) == 0 then return {1, 0} end
 local now, oldest = redis.call('TIME'), 0

@@ -290,6 +290,10 @@ class Store:
         """How many jobs are due or run, counted no further than `limit`."""
         return int(await self._value("backlog", limit=limit))
 
+    async def starved_seconds(self) -> float:
+        """How long a due job has waited that a live worker could run, while none runs any; 0: there is none."""
+        return float(await self._value("starved"))
+
     async def live_counts(self, limit: int) -> Live:
         """Unfinished jobs by what they wait for, counted no further than `limit`."""
         return (await self._rows(Live, "live_counts", limit=limit))[0]

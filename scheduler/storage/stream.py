@@ -27,10 +27,12 @@ from scheduler.errors import ConfigurationError, StoreUnavailable
 from scheduler.facts import facts
 from scheduler.facts.facts import tell
 from scheduler.jobs.job import id_text
+from scheduler.storage.garbage import FOREIGN, ID_BYTES, Flaws, sound
 from scheduler.storage.rows import Letter
 
 MAX_IDS_A_CALL = 1_000
 MAX_IDS_BY_LUA = 100
+SAMPLE = 100
 MAX_LETTERS = 10_000
 MAX_ERROR = 200
 MOST_BLOCK_SECONDS = 2.0
@@ -39,7 +41,7 @@ _LEFT = {"READONLY", "MISCONF", "LOADING", "NOREPLICAS", "MASTERDOWN"}
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A stream entry, of a lane with `@` and the lane's type behind it, and its job id; empty when it was trimmed."""
+    """A stream entry, of a lane with `@` and the lane's type behind it, and its job id; empty when it has none."""
 
     entry: bytes
     job_id: bytes
@@ -98,6 +100,7 @@ def connect(url: str, *, deadline_seconds: float, name: str, connections: int = 
             timeout=deadline_seconds,
             retry=Retry(NoBackoff(), 0),
             health_check_interval=0,
+            encoding_errors=FOREIGN,
         )
     except ValueError:  # its message may hold the password
         raise ConfigurationError("SCHEDULER_REDIS_URL is no redis://user:password@host:6379/0") from None
@@ -117,6 +120,9 @@ class Stream:
         self._dlq_keys = [self.dlq, f"{{{self.dlq}}}:index", f"{{{self.dlq}}}:digest"]
         self._turn, self._probe = f"{{{stream}}}:reconciler", f"{{{stream}}}:probe"
         self._lane, self._lanes = f"{{{stream}}}:lane:", f"{{{stream}}}:lanes"
+        own = {stream: "stream", self.retry: "zset", self._lanes: "set", self._turn: "string"}
+        self._types = own | dict(zip(self._dlq_keys, ("stream", "zset", "hash"), strict=True))
+        self._flaws = Flaws(self._script, group)
         self.types: frozenset[str] = frozenset()
         self.lanes: tuple[str, ...] = ()  # those that exist, as far as known
         self.on_scheduled: Callable[[float], None] = lambda _: None
@@ -143,6 +149,13 @@ class Stream:
         async with translated():
             await self._redis.set(self._probe, b"", px=1_000)
 
+    async def flaws(self, *, mend: bool = False) -> dict[str, str]:
+        """Key -> what is wrong with it. `mend`: put such keys aside, and sift out what is no id, where that helps."""
+        flaws = await self._flaws.of(self._types | {self._lane + each: "stream" for each in self.lanes}, mend=mend)
+        if mend and self.retry not in flaws:
+            sound(self.retry, await self._script("sift", [self.retry], [SAMPLE]))
+        return flaws
+
     async def eviction_policy(self) -> str | None:
         """The server's maxmemory-policy, None where it will not say."""
         try:
@@ -163,13 +176,13 @@ class Stream:
     async def publish(self, job_ids: Sequence[bytes]) -> None:
         """Put ids on the stream; twice is no harm."""
         for at in range(0, len(job_ids), MAX_IDS_A_CALL):
-            batch = job_ids[at : at + MAX_IDS_A_CALL]
+            batch = list(sound(self.stream, job_ids[at : at + MAX_IDS_A_CALL]))
             await self._script("publish", [self.stream], [b"".join(batch)])
             tell(facts.PUBLISHED, batch)
 
     async def schedule(self, due_ms: Mapping[bytes, float]) -> int:
         """Note when jobs are due again, by id, in epoch milliseconds. Returns how many there were."""
-        scores: dict[Any, float] = dict(due_ms)
+        scores: dict[Any, float] = {job_id: due_ms[job_id] for job_id in sound(self.retry, due_ms)}
         if scores:
             async with translated():
                 await self._redis.zadd(self.retry, scores)
@@ -191,9 +204,10 @@ class Stream:
     async def promote(self, now_ms: float, limit: int = 100) -> int:
         """Move up to `limit` ids that are due at `now_ms` (epoch ms) to the stream; returns how many."""
         tell(facts.PROMOTING)
-        moved = int(await self._script("promote", [self.retry, self.stream], [f"{now_ms:.0f}", limit]))
-        tell(facts.PROMOTED, moved)
-        return moved
+        moved, wrong = await self._script("promote", [self.retry, self.stream], [f"{now_ms:.0f}", limit])
+        sound(self.retry, wrong)
+        tell(facts.PROMOTED, moved - len(wrong))
+        return int(moved)
 
     async def read(self, consumer: str, limit: int, seconds: float = MOST_BLOCK_SECONDS) -> list[Delivery]:
         """Up to `limit` new deliveries of each stream, waiting so long, MOST_BLOCK_SECONDS at most, for the first."""
@@ -246,8 +260,9 @@ class Stream:
         found = []
         for key, entries in reply or ():
             at = b"" if key == self.stream.encode() else b"@" + key[len(self._lane.encode()) :]
-            # An entry that was trimmed while pending comes without fields: only its acknowledgement is left to do.
-            found += [Delivery(entry + at, fields[1] if fields else b"") for entry, fields in entries]
+            sound(key.decode(), [fields[1] for _, fields in entries if fields])
+            # One that was trimmed while pending comes without fields, and what is no id is none: they are acknowledged.
+            found += [Delivery(entry + at, x[1] if x and len(x[1]) == ID_BYTES else b"") for entry, x in entries]
         return found
 
     async def ack(self, entries: Sequence[bytes]) -> None:
@@ -271,7 +286,8 @@ class Stream:
     async def open_lanes(self, types: Sequence[str] | None = None) -> None:
         """Have lanes for exactly these types, None: those that there are, mended; learn in `lanes` which."""
         arguments = [self.group, self._lane, int(types is not None), *(types or ())]
-        self.lanes = tuple(sorted(type.decode() for type in await self._script("open_lanes", [self._lanes], arguments)))
+        found = await self._script("open_lanes", [self._lanes], arguments)
+        self.lanes = tuple(sorted(type.decode(errors=FOREIGN) for type in found))
 
     async def forward(self, type: str, deliveries: Sequence[Delivery]) -> None:
         """Move deliveries of the stream to the lane of their type, which acknowledges them."""
@@ -299,7 +315,7 @@ class Stream:
         for key in self._all_keys():
             async with translated():
                 for each in await self._redis.xinfo_consumers(key, self.group):
-                    held[each["name"].decode()] += int(each["pending"])
+                    held[each["name"].decode(errors=FOREIGN)] += int(each["pending"])
         return dict(held)
 
     async def adopt(self, dead: str, heir: str, limit: int = 100) -> int:
@@ -342,7 +358,7 @@ class Stream:
 
     async def dead_digest(self) -> str:
         """What the DLQ stream shows, as `Store.dead_digest`; empty when others wrote to it or deleted from it."""
-        return (await self._script("letters_look", self._dlq_keys, []) or b"").decode()
+        return (await self._script("letters_look", self._dlq_keys, []) or b"").decode(errors="replace")
 
     async def dead_clear(self) -> None:
         """Begin the DLQ stream anew."""

@@ -13,8 +13,8 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 
-from scheduler.errors import StoreUnavailable
-from scheduler.facts.facts import UNCLAIMED, UNHANDLED, tell
+from scheduler.errors import StoreUnavailable, ValueRefused
+from scheduler.facts.facts import CLAIM_REFUSED, UNCLAIMED, UNHANDLED, tell
 from scheduler.jobs.job import ClaimedJob, Outcome, id_text
 from scheduler.service import Service
 from scheduler.settings import Settings
@@ -134,13 +134,19 @@ class Reader(Service):
         self._long_held = set(hands.held)
 
     async def _tend_lanes(self) -> None:
-        """Learn which lanes there are. Where there is one, and at the start: have one for each type that some lack."""
-        await self._stream.open_lanes()
-        if self._stream.lanes or not self._fleet_known:
-            partial = [type.name for type in await self._store.fleet() if type.is_partial]
-            self._fleet_known = True
-            if {*partial} != {*self._stream.lanes}:
-                await self._stream.open_lanes(partial)
+        """Learn which lanes there are. Where there is one, and at the start: have one for each type that some lack.
+
+        When that fails the main stream is read all the same; the reconciler says which key is of no use.
+        """
+        try:
+            await self._stream.open_lanes()
+            if self._stream.lanes or not self._fleet_known:
+                partial = [type.name for type in await self._store.fleet() if type.is_partial]
+                self._fleet_known = True
+                if {*partial} != {*self._stream.lanes}:
+                    await self._stream.open_lanes(partial)
+        except StoreUnavailable:
+            self._fleet_known = False
 
     async def _take(self, deliveries: Sequence[Delivery]) -> None:
         """Put deliveries in hand. What brings a job that is in hand, or none, is acknowledged at once."""
@@ -162,7 +168,13 @@ class Reader(Service):
             if self.quiet.is_set():
                 await self.give_back()
                 return
-            jobs = await self._claim_some(deliveries)
+            try:
+                jobs = await self._claim_some(deliveries)
+            except ValueRefused as error:
+                if len(deliveries) == 1:
+                    tell(CLAIM_REFUSED, deliveries, reason=error)
+                    await self._drop(deliveries)
+                continue
             won = {job.id for job in jobs}
             lost = [d for d in deliveries if d.job_id not in won] if len(jobs) < len(deliveries) else []
             self._unclaimed[: len(deliveries)] = lost
@@ -179,10 +191,10 @@ class Reader(Service):
         self._slots.put(jobs)
 
     async def _claim_some(self, deliveries: list[Delivery]) -> list[ClaimedJob]:
-        """After an error half as many are claimed: large payloads may be what took longer than the deadline."""
+        """After an error half as many are claimed: large payloads may be what took too long, or one is refused."""
         try:
             jobs = await self._store.claim(self._worker, [d.job_id for d in deliveries], self._types)
-        except StoreUnavailable:
+        except (StoreUnavailable, ValueRefused):
             self._claim_most = max(1, len(deliveries) // 2)
             raise
         self._claim_most = min(MAX_BATCH, self._claim_most * 2)

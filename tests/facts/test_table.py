@@ -157,7 +157,9 @@ def test_the_counters_that_dashboards_read_keep_their_names() -> None:
         "refused",
         "published",
         "forwarded",
+        "malformed",
         "claimed",
+        "claim_refused",
         "unclaimed",
         "completed",
         "retried",
@@ -170,6 +172,7 @@ def test_the_counters_that_dashboards_read_keep_their_names() -> None:
         "reconciled",
         "promoted",
         "adopted",
+        "key_unusable",
         "pruned",
         "store_errors",
     }

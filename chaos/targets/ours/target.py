@@ -10,6 +10,7 @@ import httpx
 import msgspec
 
 from chaos.record.history import Final
+from chaos.targets.ours.garbage import kinds
 from chaos.targets.ours.processes import command, prepare, reply_lost
 from chaos.targets.target import Answer, Look, Request, Target
 
@@ -36,6 +37,7 @@ LOOK = Look(
     retry=f"{{{STREAM}}}:retry",
     letters=f"{STREAM}:dlq",
     letter_id=b"id",
+    garbage=kinds(STREAM, "workers"),
     total="SELECT count(*) FROM scheduler.jobs",
     fill="""
         INSERT INTO scheduler.jobs (id, type, payload, max_attempts, status, finished_at, run_at, reconcile_at)

@@ -38,6 +38,16 @@ SELECT count(*) FILTER (WHERE status = 'PENDING' AND run_at <= now()) AS due,
            AS oldest_due_seconds
 FROM (SELECT status, run_at FROM scheduler.jobs WHERE finished_at IS NULL ORDER BY reconcile_at LIMIT %(limit)s) AS live
 
+-- starved: how long the oldest due job has waited that a live worker could run, while no live worker runs any; of those that
+-- Redis has been told of first, among which are those that run
+WITH live AS MATERIALIZED (SELECT id, types FROM scheduler.workers WHERE expires_at > now())
+SELECT CASE WHEN coalesce(bool_or(status = 'PROCESSING' AND worker_id IN (SELECT id FROM live)), false) THEN 0
+       ELSE coalesce(extract(epoch FROM now() - min(run_at) FILTER (
+           WHERE status = 'PENDING' AND type IN (SELECT unnest(types) FROM live))), 0) END::float8
+FROM (SELECT status, type, run_at, worker_id FROM scheduler.jobs
+      WHERE finished_at IS NULL AND run_at <= now() AND reconcile_at < now() + interval '1 minute'
+      ORDER BY reconcile_at LIMIT 1000) AS first
+
 -- fleet: every type that a worker ever registered, and whether some of the live workers list it, but not all
 SELECT t.name, bool_or(t.name = ANY(w.types)) IS TRUE AND bool_and(t.name = ANY(w.types)) IS FALSE AS is_partial
 FROM scheduler.types t LEFT JOIN scheduler.workers w ON w.expires_at > now() WHERE t.seen_at IS NOT NULL GROUP BY t.name

@@ -24,10 +24,11 @@ from chaos.faults.catalogue import FAULTS, make_fault
 from chaos.faults.fault import Fault
 from chaos.faults.nemesis import Nemesis
 from chaos.faults.toxiproxy import Toxiproxy
-from chaos.record.aim import Aim, link, worker
+from chaos.record.aim import REDIS, Aim, link, worker
 from chaos.record.history import calls
 from chaos.record.plan import Planned
 from chaos.record.recorder import Recorder, merge_histories
+from chaos.targets.ours.target import OURS
 
 LINK = link("worker", "redis")
 GONE = link("api", "redis")
@@ -61,6 +62,13 @@ class OneLink:
 
     def tell_redis(self, *words: str) -> str:
         return str(self._valkey.execute_command(*words))  # type: ignore[no-untyped-call]
+
+    def spoil_redis(self, nth: int) -> str:
+        kinds = OURS.look.garbage
+        name = list(kinds)[nth % len(kinds)]
+        for words in kinds[name]:
+            self.tell_redis(*words)
+        return name
 
     def age_leases(self, seconds: float) -> int:
         raise AssertionError("this world has no leases")
@@ -160,8 +168,22 @@ def test_a_demoted_redis_takes_no_writes_keeps_what_it_has_and_takes_them_again(
     assert valkey.get("kept") == b"1"
 
 
+def test_every_kind_of_garbage_can_be_put_into_redis_one_after_the_other(world: OneLink, valkey: redis.Redis) -> None:
+    kinds = OURS.look.garbage
+    assert len(kinds) >= 30
+    for nth in range(-1, len(kinds)):
+        valkey.flushall()
+        valkey.xgroup_create(OURS.look.stream, OURS.look.group, "0", mkstream=True)
+        fault = make_fault(Planned(0, "redis-garbage", REDIS, 0, {"nth": nth}))
+        assert fault.inject(world) == {"kinds": [list(kinds)[nth]]}
+        assert valkey.dbsize() >= 1
+        assert fault.heal(world) == {}
+
+
 def test_every_link_fault_heals_twice_without_an_error(world: OneLink) -> None:
-    for name in sorted(FAULTS.keys() - {"kill", "pause", "term", "flush", "demote", "clock", "reply_lost"}):
+    for name in sorted(
+        FAULTS.keys() - {"kill", "pause", "term", "flush", "demote", "redis-garbage", "clock", "reply_lost"}
+    ):
         fault = planned(name)
         fault.inject(world)
         fault.heal(world)
