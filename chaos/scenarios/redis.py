@@ -65,4 +65,11 @@ SCENARIOS = (
         settings=usual(duration=24.0),
         guards=Guards(faults=2),
     ),
+    Scenario(
+        name="redis-failover",
+        claim="a replica of Redis, stale or not, that takes over behind the same address loses and repeats nothing",
+        faults=again("failover", REDIS, 6.0, 3.0),
+        settings=usual(duration=24.0, replica=True),
+        guards=Guards(faults=2),
+    ),
 )

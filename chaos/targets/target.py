@@ -80,6 +80,7 @@ class Look:
     letters: str  # a stream whose entries carry the id of a dead job
     letter_id: bytes  # in which field
     age_leases: str  # makes every lease %(seconds)s older
+    hold_key: str  # in a transaction that stays open: submits a job under the idempotency key %(key)s
     total: str  # one row: all jobs
     fill: str  # puts %(jobs)s jobs into an empty table, an hour old: PENDING and unknown to Redis, or COMPLETED
 
@@ -100,6 +101,7 @@ class Target:
     answer: Callable[[int, Any], Answer]  # to a submit: HTTP status and JSON body
     # observe
     find: Callable[[str], Request]  # job id
+    cancel: Callable[[str], Request]  # job id; `answer` says what came of it
     final: Callable[[bytes], Final]  # the body that answers `find`
     reply_lost: Callable[[Armed], str]  # what a process logs once a reply has been lost at its armed point
     # look
