@@ -31,6 +31,7 @@ from chaos.record.recorder import Recorder, merge_histories
 
 LINK = link("worker", "redis")
 GONE = link("api", "redis")
+OF_NO_LINK = {"kill", "pause", "term", "reply_lost", "flush", "demote", "failover", "clock", "configure", "key_held"}
 pytestmark = pytest.mark.chaos
 
 
@@ -64,6 +65,21 @@ class OneLink:
 
     def age_leases(self, seconds: float) -> int:
         raise AssertionError("this world has no leases")
+
+    def hold_key(self, key: str) -> None:
+        raise AssertionError("this world has no PostgreSQL")
+
+    def free_key(self, key: str) -> None:
+        raise AssertionError("this world has no PostgreSQL")
+
+    def configure_postgres(self, name: str, value: str) -> None:
+        raise AssertionError("this world has no PostgreSQL")
+
+    def fail_over_redis(self) -> int:
+        raise AssertionError("this world has one Redis")
+
+    def part_redis(self) -> None:
+        raise AssertionError("this world has one Redis")
 
     def await_busy(self, process: Aim, seconds: float) -> bool:
         return True
@@ -161,7 +177,7 @@ def test_a_demoted_redis_takes_no_writes_keeps_what_it_has_and_takes_them_again(
 
 
 def test_every_link_fault_heals_twice_without_an_error(world: OneLink) -> None:
-    for name in sorted(FAULTS.keys() - {"kill", "pause", "term", "flush", "demote", "clock", "reply_lost"}):
+    for name in sorted(FAULTS.keys() - OF_NO_LINK):
         fault = planned(name)
         fault.inject(world)
         fault.heal(world)
