@@ -16,6 +16,7 @@ from chaos.load.load import Destination
 from chaos.load.mix import HELD, MIX, Job, payload
 from chaos.record.history import SECOND
 from chaos.record.plan import Settings
+from chaos.record.recorder import Recorder
 
 CANCEL_SECONDS = (0.2, 1.0)  # from a job's acceptance to its cancelling, at full pace
 IN_FLIGHT = 500  # connections of the clients together; not measured
@@ -50,7 +51,7 @@ class Workload:
     bursts: int = 0
     together: bool = False  # each crowd in one request, the types in the order of the mix
     cancelled: float = 0.0  # which share is cancelled by its client soon after
-    held: Sequence[float] = ()  # when jobs arrive whose keys, `held-0` and so on, somebody else holds
+    held: Sequence[float] = ()  # from when on jobs arrive whose keys, `held-0` and so on, somebody else holds by then
 
     @property
     def jobs(self) -> int:
@@ -97,7 +98,7 @@ class Workload:
                 if self.together:
                     group.create_task(_all_together(own, crowd, intended_ns))
                 else:
-                    group.create_task(_see_through(own, crowd[0], intended_ns, stop))
+                    group.create_task(_see_through(own, crowd[0], intended_ns, stop, to.recorder))
 
     def _crowds(self, to: Destination) -> list[list[Arrival]]:
         """What is sent at a time: one job, or all that come together."""
@@ -109,7 +110,12 @@ class Workload:
         return [sorted(crowd, key=lambda each: order(each.job.type)) for _, crowd in crowds]
 
 
-async def _see_through(client: Client, arrival: Arrival, intended_ns: int, stop: asyncio.Event) -> None:
+async def _see_through(
+    client: Client, arrival: Arrival, intended_ns: int, stop: asyncio.Event, recorder: Recorder
+) -> None:
+    if (key := arrival.job.idempotency_key).startswith(HELD):
+        while not stop.is_set() and recorder.happened["key_held"] <= int(key.removeprefix(HELD)):
+            await asyncio.sleep(0.02)
     if await client.see_accepted(arrival.job, intended_ns, stop) and arrival.twice:
         await client.submit(arrival.job, intended_ns)
 

@@ -20,7 +20,9 @@ REPLACED_SECONDS = (
 )
 
 
-@promise("cancelled-in-hand", source="review of the core, 5: three of three cancelled jobs ran, from a worker's queue")
+@promise(
+    "cancelled-in-hand", source='DESIGN "CANCELLED only when asked"; cancelled jobs used to run from a worker\'s queue'
+)
 def cancelled_in_hand(run: Run) -> Finding:
     """A job that was cancelled stays so and its body starts no more; without being asked none is cancelled.
 
@@ -52,7 +54,7 @@ def cancelled_in_hand(run: Run) -> Finding:
     )
 
 
-@promise("given-up", source="review of the core, 7: a timed-out thread kept its slot, and later jobs failed unrun")
+@promise("given-up", source='DESIGN "a worker that lives is useful"; a timed-out thread used to keep its slot')
 def given_up(run: Run) -> Finding:
     """A body past its time-out holds neither its job nor its slot; a worker that lost too many is replaced."""
     overtime = [
