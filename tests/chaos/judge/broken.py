@@ -268,7 +268,7 @@ BROKEN: list[tuple[str, Promise, Callable[[], Story]]] = [
     (
         "a key that is held, and nobody else's submit is answered",
         submits_go_on,
-        lambda: held(waited=4.0),
+        lambda: held(waited=6.0),
     ),
     (
         "a crowd of four that one of two idle workers ran",
