@@ -118,15 +118,13 @@ SCENARIOS = (
             duration=10.0,
             jobs=150,
             workers=1,
-            concurrency=8,
+            concurrency=30,
             max_attempts=2,
             grace_seconds=20.0,
             drain_seconds=90.0,
             supervised=True,
         ),
-        load=lambda settings: Workload(
-            settings, seconds=0.5 * settings.load_seconds, mix=OVERSTAYING, sleep_seconds=(0.5, 2.0)
-        ),
+        load=lambda settings: Workload(settings, mix=OVERSTAYING, sleep_seconds=(0.5, 2.0), bursts=4),
         guards=Guards(faults=3, overlap=False),
         promises=(exactly_once, given_up),
     ),
