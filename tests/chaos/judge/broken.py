@@ -49,7 +49,7 @@ def overstayed(next_at: float) -> Story:
 def held(waited: float) -> Story:
     """A key is held from 1 s to 8 s; its own job comes at 2 s, others at 3 s, answered after so many seconds."""
     story = Story().fault("key_held", "postgres", at=1, heal=8).submit("h", key="held-0", at=2, until=8.1)
-    for job in "jkl":
+    for job in "jklmnopq":
         story.submit(job, at=3, until=3 + waited)
     return story
 
