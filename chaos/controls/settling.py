@@ -112,7 +112,7 @@ def cancelled_runs() -> None:
 @control(
     "waits-for-bodies",
     "waits for a body past its time-out until it returns, however long that takes",
-    breaks=("given-up",),
+    breaks=("given-up", "exactly-once"),
     scenario="overtime",
 )
 def waits_for_bodies() -> None:
