@@ -138,7 +138,7 @@ async def run_worker(settings: Settings) -> None:
                 await own.run(stop)
     if own.left or own.is_worn:
         tell(LEFT_BODIES, own.left)
-        leave_at_once(1 if own.is_worn else 0)
+        leave_at_once(os.EX_SOFTWARE if own.is_worn else 0)
 
 
 def keepers(settings: Settings, store: Store, stream: Stream, heartbeat: Heartbeat) -> list[Service]:

@@ -64,6 +64,10 @@ class Story:
         """The backlog was full."""
         return self.submit(job, told="fail", at=at, error="429 backlog full")
 
+    def cancel(self, job: str, *, at: float, told: Kind | None = "ok") -> Story:
+        """The client asks for its cancelling."""
+        return self._pair("client", "cancel", {"id": job}, {"id": job, "status": "CANCELLED"}, at, None, told)
+
     # -- what bodies write
 
     def start(self, job: str, attempt: int = 1, *, at: float, pid: int = A, job_type: str = "NOOP") -> Story:

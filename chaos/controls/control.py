@@ -11,7 +11,7 @@ from types import ModuleType
 from chaos.errors import UsageError
 
 EVERYWHERE, CLIENT = "*", "client"
-FAMILIES = ("settling", "retries", "leases", "submitting", "harmless")
+FAMILIES = ("settling", "retries", "leases", "submitting", "stores", "harmless")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from scheduler.storage.store import Store
 from scheduler.storage.stream import Delivery, Share, Stream
 from scheduler.worker.bodies import Bodies
 from scheduler.worker.reader import Reader
+from scheduler.worker.worker import Worker
 
 
 @control(
@@ -93,6 +94,35 @@ def slot_hangs() -> None:
         return value, error
 
     replace(Bodies, "_run", fragile)
+
+
+@control(
+    "cancelled-runs",
+    "tells the bodies that run of a cancelling, and forgets those jobs that wait in hand",
+    breaks=("cancelled-in-hand",),
+    scenario="cancelled",
+)
+def cancelled_runs() -> None:
+    def tell_running(self: Worker, job_ids: list[bytes]) -> None:
+        for job_id in job_ids:
+            if context := self.executor.running.get(job_id):
+                context.cancelled = True
+
+    replace(Worker, "_mark_cancelled", tell_running)
+
+
+@control(
+    "waits-for-bodies",
+    "waits for a body past its time-out until it returns, however long that takes",
+    breaks=("given-up", "exactly-once"),
+    scenario="overtime",
+)
+def waits_for_bodies() -> None:
+    async def call(self: Bodies, job: Any, handler: Any, context: Any, payload: Any, seconds: float | None) -> Any:
+        ended, took = await self._timed(job, handler, context, payload)
+        return ended if seconds is None or took <= seconds else (None, TimeoutError(f"timed out after {seconds:g} s"))
+
+    replace(Bodies, "call", call)
 
 
 @control(

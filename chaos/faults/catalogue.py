@@ -10,7 +10,7 @@ from chaos.faults.fault import Fault
 from chaos.faults.garbage import garbage
 from chaos.faults.links import both, brownout, link, torn_reply
 from chaos.faults.processes import at_point, by_signal
-from chaos.faults.stores import demote, flush, step_clock
+from chaos.faults.stores import configure, demote, fail_over, flush, hold_key, step_clock
 from chaos.faults.toxiproxy import Toxic
 from chaos.record.plan import Planned
 
@@ -42,6 +42,12 @@ FAULTS: dict[str, Callable[[Planned], Fault]] = {
     "demote": demote,
     # nothing happens to a connection; the `nth` kind of garbage stays until the queue itself clears it away
     "redis-garbage": garbage,
+    # connections stay with the old server, which takes no writes; new ones reach the other; heal changes neither
+    "failover": fail_over,
+    # nothing happens to a connection; who submits under the key waits for it, until heal rolls the holder back
+    "key_held": hold_key,
+    # nothing happens to a connection; who connects from now on starts with the setting. Heal leaves it so
+    "configure": configure,
     # nothing happens to a connection; leases run out at once, until they are renewed
     "clock": step_clock,
     # a command ran, its reply never arrived, at the crash point `point` of one process

@@ -34,6 +34,21 @@ class World(Protocol):
     def age_leases(self, seconds: float) -> int:
         """Make every lease look so much older, as a step of PostgreSQL's clock does; returns how many there are."""
 
+    def hold_key(self, key: str) -> None:
+        """Submit a job under that idempotency key in a transaction, and leave that open."""
+
+    def free_key(self, key: str) -> None:
+        """Roll that transaction back; there need not be one."""
+
+    def configure_postgres(self, name: str, value: str) -> None:
+        """Have every new session of the database start with that setting, for the rest of the run."""
+
+    def fail_over_redis(self) -> int:
+        """The replica becomes the master behind the one address, the old master its replica; returns the new port."""
+
+    def part_redis(self) -> None:
+        """What is the replica now hears of its master no more, and goes on taking no writes."""
+
     def await_busy(self, process: Aim, seconds: float) -> bool:
         """Wait until a job's body runs in the process; False when none did in time."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import httpx
 
 from chaos.load.mix import Job
 from chaos.record.recorder import Recorder
-from chaos.targets.target import Target
+from chaos.targets.target import Request, Target
 
 REQUEST_SECONDS = 3.0  # then a submit is unknown, and sent again; not measured
 
@@ -37,9 +38,15 @@ class Client:
 
     async def submit(self, job: Job, intended_ns: int) -> bool:
         """Whether there is nothing more to try: accepted, or refused for good."""
-        process = f"client-{self._number}.{self._incarnation}"
         request = self._target.submit(job.type, job.payload, job.idempotency_key if self._keyed else None)
-        op = self._recorder.invoke(process, "submit", {**job.body(), "intended_ns": intended_ns})
+        return await self._ask("submit", {**job.body(), "intended_ns": intended_ns}, request)
+
+    async def cancel(self, job_id: str) -> bool:
+        """Ask once for the job to be cancelled. Whether that was answered for good."""
+        return await self._ask("cancel", {"id": job_id}, self._target.cancel(job_id))
+
+    async def _ask(self, f: str, value: dict[str, Any], request: Request) -> bool:
+        op = self._recorder.invoke(f"client-{self._number}.{self._incarnation}", f, value)
         try:
             response = await self._http.post(request.path, content=request.content)
             answer = self._target.answer(response.status_code, response.json())
@@ -60,8 +67,8 @@ class Client:
                 self._recorder.fail(op, answer.error)
         return not answer.again
 
-    async def submit_together(self, jobs: Sequence[Job], intended_ns: int) -> None:
-        """A crowd in one request, accepted whole or not at all; without keys, so it is not sent again."""
+    async def submit_together(self, jobs: Sequence[Job], intended_ns: int) -> list[str]:
+        """A crowd in one request, all or nothing; without keys, so it is not sent again. Returns its ids."""
         process = f"client-{self._number}.{self._incarnation}"
         ops = [self._recorder.invoke(process, "submit", {**job.bare(), "intended_ns": intended_ns}) for job in jobs]
         request = self._target.submit_batch([(job.type, job.payload) for job in jobs])
@@ -71,9 +78,10 @@ class Client:
         except (httpx.HTTPError, ValueError) as error:
             for op in ops:
                 self._unknown(op, f"{type(error).__name__}: {error}")
-            return
+            return []
         for op, job_id in zip(ops, ids, strict=True):
             self._recorder.ok(op, {"id": job_id})
+        return ids
 
     def _unknown(self, op: int, error: str) -> bool:
         self._recorder.info(op, error)

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+HELD = "held-"  # keys that somebody else's transaction holds for a while, numbered
 LOOPS = ("settler", "reader", "rescuer", "reconciler", "promoter")  # of a worker
 MIX = {"NOOP": 45, "SLEEP": 25, "FLAKY": 12, "WEBHOOK": 12, "FAIL": 6}
 
@@ -39,7 +40,7 @@ def payload(
     match type:
         case "SLEEP" | "BLOCK" | "RARE":
             return {"seconds": round(rng.uniform(*sleep_seconds), 3)}
-        case "FLAKY":
+        case "FLAKY" | "OVERTIME" | "OVERTIME-PLAIN":
             return {"failures": rng.choice((1, 1, 2))}
         case "FAIL":
             return {"message": f"job {number} always fails"}

@@ -66,8 +66,12 @@ class KeeperSteps:
 
     def may_rescue(self, s: State) -> bool:
         """A rescuer waits until it has held its own lease for one lease: by then every worker that can renew has."""
-        well = [worker.lease for worker in s.workers if worker.mode in (words.ALIVE, words.DRAINING)]
-        return words.HELD in well and words.MISSED not in well
+        well = _well(s)
+        return words.HELD in well and words.MISSED not in well and self.has_looked_twice(s)
+
+    def has_looked_twice(self, s: State) -> bool:
+        """Seen unchanged for two beats, a lease is a dead worker's: whoever lives has renewed in between."""
+        return words.STEPPED not in _well(s)
 
     def is_orphan(self, s: State, row: Row) -> bool:
         """What the look finds."""
@@ -157,6 +161,8 @@ class FaultSteps:
             yield False, ("Redis loses everything", 0, 0), self.flush(s).spend("flush")
         if left.outage:
             yield False, ("PostgreSQL is away for longer than a lease", 0, 0), self.outage(s).spend("outage")
+        if left.clock:
+            yield False, ("PostgreSQL's clock steps past every lease", 0, 0), self.step_clock(s).spend("clock")
         for j, job in enumerate(s.jobs):
             row = job.row
             if left.cancel and job.client == words.TOLD and row and not row.status.is_final:
@@ -229,6 +235,18 @@ class FaultSteps:
         for j in range(len(s.jobs)):
             s = s.put(j, seen=False)
         return _bury(s)
+
+    def step_clock(self, s: State) -> State:
+        """Every lease has run out at once, and nobody has missed a renewal."""
+        for w, worker in enumerate(s.workers):
+            if worker.lease == words.HELD:
+                s = s.put_worker(w, lease=words.STEPPED)
+        return _bury(s)
+
+
+def _well(s: State) -> list[str]:
+    """The leases of those who could renew."""
+    return [worker.lease for worker in s.workers if worker.mode in (words.ALIVE, words.DRAINING)]
 
 
 def _lives(s: State, row: Row) -> bool:

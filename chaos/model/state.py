@@ -86,6 +86,7 @@ class Faults(NamedTuple):
     snooze: int = 0
     cancel: int = 0
     late: int = 0
+    clock: int = 0
 
 
 class State(NamedTuple):

@@ -50,6 +50,7 @@ def rules(table: Mapping[Transition, Mapping[str, Any]]) -> Iterator[None]:
 
 
 NONE, CRASH, LOST, FLUSH, PAUSE = Faults(), Faults(crash=1), Faults(lost=1), Faults(flush=1), Faults(pause=1)
+CLOCK = Faults(clock=1)
 OUTAGE, STOP, LATE = Faults(outage=1), Faults(stop=1), Faults(crash=1, late=1)
 BROKEN: list[Case] = []
 HARMLESS: list[Case] = []
@@ -198,6 +199,12 @@ class HastyRescuer(Protocol):
         return any(worker.mode == words.ALIVE and worker.lease == words.HELD for worker in s.workers)
 
 
+@broken("first-look", "takes a lease for over at the first look", "repetition", CLOCK, 1)
+class FirstLook(Protocol):
+    def has_looked_twice(self, s: State) -> bool:
+        return True
+
+
 @broken("heartbeat-off", "a live worker does not renew its lease", "repetition")
 class HeartbeatOff(HastyRescuer):
     """The rescuer waits, which does not help: a live worker does not renew."""
@@ -338,6 +345,7 @@ HEALTHY = (
     _healthy(FLUSH),
     _healthy(STOP),
     _healthy(PAUSE, 1),
+    _healthy(CLOCK, 1),
     _healthy(Faults(lost=1, outage=1), 1),
     _healthy(Faults(lost=1, stop=1), 1),
     _healthy(Faults(crash=1, lost=1), 1),
@@ -347,6 +355,7 @@ DEEP = (
     _healthy(OUTAGE),
     _healthy(Faults(crash=2)),
     _healthy(Faults(crash=1, lost=1)),
+    _healthy(Faults(crash=1, clock=1), 1),
     _healthy(Faults(crash=1, flush=1)),
     _healthy(CRASH, 3),
     _healthy(Faults(lost=1, pause=1), 1),

@@ -11,7 +11,8 @@ NEW, ASKED, ASKED_AGAIN, COMMITTED, TOLD, UNSURE = "new", "asked", "asked again"
 EMPTY, DELIVERED, CLAIMED, RUNNING, DONE = "empty", "delivered", "claimed", "running", "done"
 ALIVE, PAUSED, DRAINING = "alive", "paused", "draining"
 NOT_STARTED, STARTED, ENDED = 0, 1, 2
-# A lease, and why it ran out: its worker was stopped, or it was not renewed although its worker was well.
-HELD, LAPSED, MISSED = "held", "lapsed", "missed"
+# A lease, and why it ran out: its worker was stopped; or it was not renewed, although its worker was well; or nobody
+# missed a renewal, but PostgreSQL's clock stepped.
+HELD, LAPSED, MISSED, STEPPED = "held", "lapsed", "missed", "stepped"
 # A job's entry in the retry index: none, one whose time has not come, one whose time has.
 NOT_LISTED, NOT_YET, LISTED = 0, 1, 2

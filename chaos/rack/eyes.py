@@ -122,6 +122,7 @@ class Eyes:
                 return
 
     async def _lengths(self) -> Lengths:
+        await self._redis.connection_pool.disconnect()  # another server may have taken its place
         try:
             stream = await self._redis.xlen(self._look.stream)
             retry, dlq = await self._redis.zcard(self._look.retry), await self._redis.xlen(self._look.letters)

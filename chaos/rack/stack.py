@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from chaos.errors import FaultFailed, StackFailed
+from chaos.rack.pair import Pair
 from chaos.rack.python import program
 from chaos.rack.servers import Servers, Started
 from chaos.record.aim import API, LINKS, Aim, link, worker
@@ -54,6 +55,7 @@ class Stack(Started):
         self.api_port = self.shape.api_port or free_port()
         self._crew = Crew(self.target.stop_seconds)
         self._starts: Counter[Aim] = Counter()
+        self._pair: Pair | None = None
 
     @property
     def api_url(self) -> str:
@@ -62,8 +64,15 @@ class Stack(Started):
 
     @property
     def redis_url(self) -> str:
-        """Of the server itself, past every proxy."""
-        return self.servers.stores.redis.url
+        """Of the server itself, past every proxy; where there are two, of whichever is the master."""
+        return self._pair.url if self._pair else self.servers.stores.redis.url
+
+    @property
+    def pair(self) -> Pair:
+        """The two servers of Redis. Raises FaultFailed where the plan wants one only."""
+        if self._pair is None:
+            raise FaultFailed("this stack has no replica of Redis to fail over to; see `replica` of its settings")
+        return self._pair
 
     @property
     def workers(self) -> tuple[Aim, ...]:
@@ -73,13 +82,16 @@ class Stack(Started):
     # -- starting
 
     def _start(self) -> None:
-        if self.shape.proxied:
-            for each in LINKS:
-                store = self.servers.stores.redis if each.store == "redis" else self.servers.stores.postgres
-                self.servers.toxiproxy.create(each, f"127.0.0.1:{store.port}")
-            self.servers.toxiproxy.sweep()
         self._ended.callback(self._crew.end)
         self.database_url = self.servers.database(self._prepare)
+        if self.plan.settings.replica:
+            self._pair = self._ended.enter_context(Pair(self.servers.stores.redis))
+            self._ended.callback(self._crew.end)  # its clients end before it does
+        if self.shape.proxied:
+            for each in LINKS:
+                store = self.redis_url if each.store == "redis" else self.database_url
+                self.servers.toxiproxy.create(each, f"127.0.0.1:{urlsplit(store).port}")
+            self.servers.toxiproxy.sweep()
         for process in (API, *self.workers):
             self.start_process(process)
         self.await_ready()

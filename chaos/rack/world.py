@@ -6,11 +6,12 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from signal import SIGKILL, SIGTERM, Signals
 
 import psycopg
 import redis
+from psycopg import sql
 
 from chaos.errors import FaultFailed
 from chaos.faults.toxiproxy import Toxiproxy
@@ -30,6 +31,7 @@ class StackWorld:
         self._stack = stack
         self._ledger = Tail(stack.folder.effects)
         self._open_since: dict[tuple[int, str, int], int] = {}
+        self._holders: dict[str, psycopg.Connection] = {}  # by the key that each holds
 
     @property
     def toxiproxy(self) -> Toxiproxy:
@@ -92,11 +94,50 @@ class StackWorld:
 
     def age_leases(self, seconds: float) -> int:
         """By the target's own statement, past every proxy. Raises FaultFailed when PostgreSQL is gone."""
+        with self._postgres("to age all leases") as connection:
+            return connection.execute(self._stack.target.look.age_leases.encode(), {"seconds": seconds}).rowcount
+
+    def hold_key(self, key: str) -> None:
+        """By the target's own statement, past every proxy. Raises FaultFailed when PostgreSQL is gone."""
+        self.free_key(key)
+        with self._postgres(f"to hold {key}", stays=True) as connection:
+            self._holders[key] = connection
+            connection.autocommit = False
+            connection.execute(self._stack.target.look.hold_key.encode(), {"key": key})
+
+    def free_key(self, key: str) -> None:
+        """PostgreSQL rolls back what its client leaves."""
+        if connection := self._holders.pop(key, None):
+            connection.close()
+
+    def configure_postgres(self, name: str, value: str) -> None:
+        """The setting ends with the database. Raises FaultFailed when PostgreSQL is gone, or knows no such setting."""
+        with self._postgres(f"to set {name} to {value}") as connection:
+            database = sql.Identifier(connection.info.dbname)
+            words = sql.SQL("ALTER DATABASE {} SET {} = {}").format(database, sql.Identifier(name), sql.Literal(value))
+            connection.execute(words)
+
+    def fail_over_redis(self) -> int:
+        """Raises FaultFailed where there is no replica, or a server is gone."""
+        return self._stack.pair.fail_over()
+
+    def part_redis(self) -> None:
+        """Raises FaultFailed where there is no replica, or it is gone."""
+        self._stack.pair.part()
+
+    @contextmanager
+    def _postgres(self, what: str, *, stays: bool = False) -> Iterator[psycopg.Connection]:
+        """A session of our own, whatever the database's settings are by now."""
+        options = "-c default_transaction_read_only=off"
+        connection: psycopg.Connection | None = None
         try:
-            with psycopg.connect(self._stack.database_url, autocommit=True, connect_timeout=5) as connection:
-                return connection.execute(self._stack.target.look.age_leases.encode(), {"seconds": seconds}).rowcount
+            connection = psycopg.connect(self._stack.database_url, autocommit=True, connect_timeout=5, options=options)
+            yield connection
         except psycopg.Error as error:
-            raise FaultFailed(f"PostgreSQL, asked to age all leases: {error}") from error
+            raise FaultFailed(f"PostgreSQL, asked {what}: {error}") from error
+        finally:
+            if connection and not stays:
+                connection.close()
 
     def _redis(self) -> redis.Redis:
         return redis.Redis.from_url(self._stack.redis_url, socket_timeout=5, socket_connect_timeout=5)

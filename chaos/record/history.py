@@ -209,13 +209,15 @@ class Run:
     @cached_property
     def own_windows(self) -> list[Window]:
         """What the load did: CRASH kills its own worker, END-LOOP one of its loops, BLOCK its event loop, RAISE raises
-        what is no Exception, a crowd fills the backlog.
+        what is no Exception, OVERTIME goes on past its time-out, a crowd fills the backlog.
         """
         runs = [each for runs in self.executions.values() for each in runs]
         crashes = [each for each in runs if each.type == "CRASH" or (each.type == "END-LOOP" and each.attempt == 1)]
         blocks = [each for each in runs if each.type == "BLOCK"]
         raised = [each for each in runs if each.type in {"RAISE", "RAISE-PLAIN"} and each.event == "error"]
+        overtime = [each for each in runs if each.type in {"OVERTIME", "OVERTIME-PLAIN"} and each.event == "error"]
         return [
+            *(Window("overtime", SOME_WORKER, e.pid, e.start_ns, e.start_ns, e.close_ns) for e in overtime),
             *(Window("raise", SOME_WORKER, e.pid, e.start_ns, e.start_ns, e.close_ns) for e in raised),
             *(Window("crash", SOME_WORKER, e.pid, e.start_ns, e.start_ns + SECOND, None) for e in crashes),
             *(Window("block", SOME_WORKER, e.pid, e.start_ns, e.start_ns, e.close_ns) for e in blocks),

@@ -61,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: float = 60.0  # at most
     sample_seconds: float = 0.25  # how often the stores are looked at; each look also sees what became final
     rare_on: str = ""  # the one worker that has a handler for RARE; empty: each has one
+    replica: bool = False  # Redis has one, and one address leads to whichever is the master
     supervised: bool = False  # workers that a job kills, or makes give up, are started again
     pace: float = 1.0  # what every time of the scenario was multiplied by
     control: str | None = None  # the broken build

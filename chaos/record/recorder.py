@@ -6,6 +6,7 @@ import itertools
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,6 +56,7 @@ class Recorder:
         self._indices = itertools.count()
         self._operations = itertools.count()
         self._open: dict[int, tuple[str, str]] = {}
+        self.happened: Counter[str] = Counter()  # how many operations of each sort ended well
 
     def invoke(self, process: str, f: str, value: Any) -> int:
         """Record that `process` is about to do `f`; the number returned completes it."""
@@ -96,6 +98,7 @@ class Recorder:
         with self._lock:
             process, f = self._open.pop(op)
             self._append(op, process, kind, f, value, error)
+            self.happened[f] += kind == "ok"
 
     def _append(self, op: int, process: str, kind: Kind, f: str, value: Any, error: str | None) -> None:
         line = Operation(next(self._indices), op, process, kind, f, value, time.monotonic_ns(), error)

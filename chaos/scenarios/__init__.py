@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from chaos.errors import UsageError
-from chaos.scenarios import api, chance, demo, load, points, postgres, redis, workers
+from chaos.scenarios import api, chance, demo, ends, load, points, postgres, redis, workers
 from chaos.scenarios.scenario import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario for family in (workers, redis, postgres, api, load) for scenario in family.SCENARIOS
+    scenario.name: scenario for family in (workers, ends, redis, postgres, api, load) for scenario in family.SCENARIOS
 }
 POINTS: dict[str, Scenario] = {scenario.name: scenario for scenario in points.SCENARIOS}
 UNLISTED = {scenario.name: scenario for scenario in (demo.DEMO, chance.RANDOM, chance.GENERATED, *points.SCENARIOS)}

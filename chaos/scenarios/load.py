@@ -66,7 +66,7 @@ def _foretold(submit: dict[str, Any], most: int) -> int:
     match submit["type"]:
         case "FAIL":
             return most
-        case "FLAKY" | "RAISE" | "RAISE-PLAIN":
+        case "FLAKY" | "RAISE" | "RAISE-PLAIN" | "OVERTIME" | "OVERTIME-PLAIN":
             return min(most, 1 + int(submit["payload"]["failures"]))
         case _:
             return 1

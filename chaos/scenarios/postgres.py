@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 from chaos.load.workload import Workload
@@ -19,6 +20,23 @@ def _cut(rng: random.Random, seconds: float) -> list[Planned]:
     return planned
 
 
+def _reconfigured(rng: random.Random, seconds: float) -> list[Planned]:
+    """Settings that no promise outlives, one after another, each before a crash, after which all sessions are new."""
+    settings = [*WEAK.items()]
+    rng.shuffle(settings)
+    planned: list[Planned] = []
+    for start, (name, value) in zip(rounds(seconds, 8.0), itertools.cycle(settings), strict=False):
+        planned.append(Planned(start + rng.uniform(0, 1), "configure", POSTGRES, 0.0, {"name": name, "value": value}))
+        planned.append(Planned(start + 3.0 + rng.uniform(0, 1), "kill", POSTGRES, 1.0))
+    return planned
+
+
+WEAK = {
+    "synchronous_commit": "off",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_read_only": "on",
+}
+
 SCENARIOS = (
     Scenario(
         name="postgres-restarted",
@@ -35,6 +53,14 @@ SCENARIOS = (
         faults=_cut,
         settings=usual(duration=36.0, drain_seconds=90.0),
         guards=Guards(faults=3),
+    ),
+    Scenario(
+        name="postgres-settings",
+        claim="what a database is configured to makes no commit weaker, no session read-only and no isolation stricter",
+        faults=_reconfigured,
+        settings=usual(duration=24.0, sample_seconds=0.05, drain_seconds=90.0),
+        load=lambda settings: Workload(settings, bursts=6),
+        guards=Guards(faults=4),
     ),
     Scenario(
         name="postgres-clock",

@@ -81,4 +81,12 @@ SCENARIOS = (
         settings=usual(duration=24.0, workers=3),
         guards=Guards(faults=3),
     ),
+    Scenario(
+        name="redis-failover",
+        claim="a replica of Redis, stale or not, that takes over behind the same address loses and repeats nothing",
+        # An odd number: at last the master is not the server that the first connections were made to.
+        faults=again("failover", REDIS, 5.0, 3.0),
+        settings=usual(duration=25.0, replica=True),
+        guards=Guards(faults=2),
+    ),
 )

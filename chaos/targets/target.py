@@ -81,6 +81,7 @@ class Look:
     letter_id: bytes  # in which field
     age_leases: str  # makes every lease %(seconds)s older
     garbage: Mapping[str, Sequence[tuple[str, ...]]]  # what others could leave in Redis: name -> commands of Redis
+    hold_key: str  # in a transaction that stays open: submits a job under the idempotency key %(key)s
     total: str  # one row: all jobs
     fill: str  # puts %(jobs)s jobs into an empty table, an hour old: PENDING and unknown to Redis, or COMPLETED
 
@@ -101,6 +102,7 @@ class Target:
     answer: Callable[[int, Any], Answer]  # to a submit: HTTP status and JSON body
     # observe
     find: Callable[[str], Request]  # job id
+    cancel: Callable[[str], Request]  # job id; `answer` says what came of it
     final: Callable[[bytes], Final]  # the body that answers `find`
     reply_lost: Callable[[Armed], str]  # what a process logs once a reply has been lost at its armed point
     # look

@@ -64,6 +64,10 @@ FAULTS = {
     "demote": "#E9DCA0",
     "redis-garbage": "#D8CBB8",
     "raise": "#A0B1E9",
+    "overtime": "#A0B1E9",
+    "failover": "#E9DCA0",
+    "configure": "#A0E9E3",
+    "key_held": "#D9B8E0",
 }
 OTHER_FAULT = "#D0D4D9"
 

@@ -23,7 +23,7 @@ from chaos.record.plan import Manifest
 from chaos.record.runs import load_judgement, load_run
 from chaos.record.verdict import Judgement
 
-INSTANT = ("kill", "flush", "clock", "crash", "raise", "reply_lost")
+INSTANT = ("kill", "flush", "clock", "configure", "crash", "raise", "reply_lost")
 
 
 @dataclass(frozen=True, slots=True)

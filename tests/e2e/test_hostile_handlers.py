@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import Any
 
@@ -93,7 +94,7 @@ async def test_a_worker_that_has_lost_too_many_bodies_stops_to_be_replaced(clust
     async with cluster.client() as client:
         await client.submit_batch([body] * 40)
         await eventually(lambda: worker.poll() is not None, within=20)
-        assert worker.returncode == 1
+        assert worker.returncode == os.EX_SOFTWARE
         assert "worker_worn" in cluster.log()
         assert (await client.stats())["processing"] == 0
 

@@ -30,6 +30,25 @@ async def block(ctx: Any, payload: dict[str, Any]) -> dict[str, float]:
     return {"blocked_seconds": float(payload["seconds"])}
 
 
+async def overstay(ctx: Any, payload: dict[str, Any]) -> dict[str, int]:
+    """In the first `failures` attempts go on past the time-out, whoever cancels."""
+    if ctx.attempt <= payload["failures"]:
+        await asyncio.sleep(0.5 * hostile.TIMEOUT_SECONDS)
+        witness(ctx, "OVERTIME", "error")  # this attempt can only fail by now; what comes later does not count
+        await hostile.outlast()
+    return {"attempts": ctx.attempt}
+
+
+def overstay_plainly(ctx: Any, payload: dict[str, Any]) -> dict[str, int]:
+    """The same in a thread, which nobody can cancel."""
+    if ctx.attempt <= payload["failures"]:
+        time.sleep(0.5 * hostile.TIMEOUT_SECONDS)
+        witness(ctx, "OVERTIME-PLAIN", "error")
+        time.sleep(hostile.PLAIN_SECONDS)
+        raise hostile.Overtime
+    return {"attempts": ctx.attempt}
+
+
 BODIES: dict[str, Body] = {
     "NOOP": samples.noop,
     "SLEEP": samples.sleep,
@@ -42,8 +61,13 @@ BODIES: dict[str, Body] = {
     "RARE": samples.sleep,
     "RAISE": hostile.raise_it,
     "END-LOOP": hostile.end_loop,
+    "OVERTIME": overstay,
 }
-PLAIN_BODIES: dict[str, Callable[[Any, Any], Any]] = {"RAISE-PLAIN": hostile.raise_it_plainly}
+PLAIN_BODIES: dict[str, Callable[[Any, Any], Any]] = {
+    "RAISE-PLAIN": hostile.raise_it_plainly,
+    "OVERTIME-PLAIN": overstay_plainly,
+}
+TIMEOUTS = dict.fromkeys(("OVERTIME", "OVERTIME-PLAIN"), hostile.TIMEOUT_SECONDS)
 
 
 @cache
@@ -103,6 +127,6 @@ def witnessed_plain(name: str, body: Callable[[Any, Any], Any]) -> Callable[[Any
 
 for _name, _body in BODIES.items():
     if _name != os.environ.get("CHAOS_WITHOUT"):
-        job(_name)(witnessed(_name, _body))
+        job(_name, timeout=TIMEOUTS.get(_name))(witnessed(_name, _body))
 for _name, _plain in PLAIN_BODIES.items():
-    job(_name)(witnessed_plain(_name, _plain))
+    job(_name, timeout=TIMEOUTS.get(_name))(witnessed_plain(_name, _plain))

@@ -46,6 +46,10 @@ LOOK = Look(
                CASE WHEN %(status)s::text <> 'PENDING' THEN past END, past, past
         FROM generate_series(1, %(jobs)s) AS n, (SELECT now() - interval '1 hour') AS hour(past)
     """,
+    hold_key="""
+        INSERT INTO scheduler.jobs (id, type, payload, max_attempts, idempotency_key)
+        VALUES (gen_random_uuid(), 'NOOP', '{}', 1, %(key)s)
+    """,
     age_leases="UPDATE scheduler.workers SET expires_at = expires_at - %(seconds)s * interval '1 second'",
 )
 
@@ -91,6 +95,11 @@ def find(job: str) -> Request:
     return Request(f"/jobs/{job}")
 
 
+def cancel(job: str) -> Request:
+    """End it, unless it is final."""
+    return Request(f"/jobs/{job}/cancel", b"{}")
+
+
 def final(content: bytes) -> Final:
     """Raises msgspec.DecodeError for what is no job."""
     return msgspec.json.decode(content, type=Final)
@@ -106,6 +115,7 @@ OURS = Target(
     accepted=accepted,
     answer=answer,
     find=find,
+    cancel=cancel,
     final=final,
     reply_lost=reply_lost,
     look=LOOK,

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from chaos.judge import delivery, ending, fencing, letters, recovery, retries, status, submits
 from chaos.judge.promise import Promise
+from chaos.scenarios.api import submits_go_on
+from chaos.scenarios.ends import cancelled_in_hand, given_up
 from chaos.scenarios.load import even_share, exactly_once
 from tests.chaos.judge.sound import crashed_late, frozen, mutate, retried, spent
 from tests.stories import A, B, Story
@@ -34,6 +36,22 @@ def early(waited: float, failures: int) -> Story:
         story.failed("j", number, at=at)
         at += 0.1 + (2.0 * 2 ** (number - 1) if number < failures else waited)
     return story.ran("j", failures + 1, at=at).final("j", attempt=failures + 1)
+
+
+def overstayed(next_at: float) -> Story:
+    """A body that goes on past its time-out, and the next attempt, by another worker."""
+    story = Story().submit("j", "OVERTIME").start("j", at=1, job_type="OVERTIME").error("j", at=1.3)
+    for pid in (B, 103):
+        story.ran("j", 2, at=next_at, pid=pid)
+    return story.final("j", attempt=2)
+
+
+def held(waited: float) -> Story:
+    """A key is held from 1 s to 8 s; its own job comes at 2 s, others at 3 s, answered after so many seconds."""
+    story = Story().fault("key_held", "postgres", at=1, heal=8).submit("h", key="held-0", at=2, until=8.1)
+    for job in "jklmnopq":
+        story.submit(job, at=3, until=3 + waited)
+    return story
 
 
 BROKEN: list[tuple[str, Promise, Callable[[], Story]]] = [
@@ -221,6 +239,36 @@ BROKEN: list[tuple[str, Promise, Callable[[], Story]]] = [
         "a body twice where nothing is broken",
         exactly_once,
         lambda: Story().done("j").ran("j", 2, at=8, pid=B),
+    ),
+    (
+        "a body that starts a lease after its job was cancelled",
+        cancelled_in_hand,
+        lambda: Story().submit("j").cancel("j", at=1).start("j", at=6.1).final("j", "CANCELLED"),
+    ),
+    (
+        "cancelled, and COMPLETED in the end",
+        cancelled_in_hand,
+        lambda: Story().submit("j").cancel("j", at=1).ran("j", at=1).final("j"),
+    ),
+    (
+        "cancelled by nobody",
+        cancelled_in_hand,
+        lambda: Story().submit("j").final("j", "CANCELLED", 0),
+    ),
+    (
+        "a time-out after which the next attempt waits for the body",
+        given_up,
+        lambda: overstayed(next_at=40.0),
+    ),
+    (
+        "a time-out after which nothing comes",
+        given_up,
+        lambda: Story().submit("j", "OVERTIME").start("j", at=1, job_type="OVERTIME").error("j", at=1.3),
+    ),
+    (
+        "a key that is held, and nobody else's submit is answered",
+        submits_go_on,
+        lambda: held(waited=6.0),
     ),
     (
         "a crowd of four that one of two idle workers ran",

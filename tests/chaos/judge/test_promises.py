@@ -19,12 +19,39 @@ from chaos.judge.promise import Promise
 from chaos.record.runs import Folder, load_judgement
 from chaos.record.verdict import SEVERITY, Verdict, compose, loss_bound
 from chaos.scenarios import SCENARIOS, UNLISTED
-from tests.chaos.judge.broken import BROKEN
+from chaos.scenarios.api import submits_go_on
+from chaos.scenarios.ends import cancelled_in_hand, given_up
+from tests.chaos.judge.broken import BROKEN, held, overstayed
 from tests.chaos.judge.sound import SOUND, spent
 from tests.stories import Story
 
 OWN = {name: scenario.promises for name, scenario in (SCENARIOS | UNLISTED).items() if scenario.promises}
 NEED_IDS = {"at-least-once", "no-phantom", "terminal", "idempotent-submit", "operations"}
+
+
+CLAIMED = "2026-01-01T00:00:00Z"
+EXERCISED: list[tuple[Promise, Callable[[], Story]]] = [
+    (
+        cancelled_in_hand,
+        lambda: (
+            Story()
+            .submit("j")
+            .cancel("j", at=1)
+            .final("j", "CANCELLED", 1, started_at=CLAIMED)
+            .submit("k")
+            .cancel("k", at=1)
+            .start("k", at=1.5)
+            .final("k", "CANCELLED", 1, started_at=CLAIMED)
+        ),
+    ),
+    (given_up, lambda: overstayed(next_at=9.0)),
+    (submits_go_on, lambda: held(waited=0.1)),
+]
+IDLE: list[tuple[Promise, Callable[[], Story]]] = [
+    (cancelled_in_hand, lambda: Story().submit("j").cancel("j", at=1).final("j", "CANCELLED", 0)),
+    (given_up, lambda: Story().done("j")),
+    (submits_go_on, lambda: Story().fault("key_held", "postgres", at=1, heal=8).submit("j", at=2)),
+]
 
 
 def nameless() -> Story:
@@ -63,6 +90,18 @@ def test_a_broken_history_is_invalid_and_the_offender_is_named(
     assert (check.name, check.verdict) == (promise.name, "invalid"), check
     assert check.examples
     assert check.details["count"] >= 1
+
+
+@pytest.mark.parametrize(("promise", "story"), EXERCISED, ids=[promise.name for promise, _ in EXERCISED])
+def test_a_promise_of_one_scenario_is_valid_where_it_was_exercised(
+    promise: Promise, story: Callable[[], Story]
+) -> None:
+    assert promise.check(story().run).verdict == "valid"
+
+
+@pytest.mark.parametrize(("promise", "story"), IDLE, ids=[promise.name for promise, _ in IDLE])
+def test_and_unknown_where_nothing_put_it_to_the_test(promise: Promise, story: Callable[[], Story]) -> None:
+    assert promise.check(story().run).verdict == "unknown"
 
 
 def test_every_promise_has_a_history_that_breaks_it() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from chaos.controls.control import Control, every
 from chaos.errors import RunUnreadable, UsageError
+from chaos.load.mix import HELD
 from chaos.load.workload import Workload
 from chaos.planning import Options, resolve
 from chaos.record.aim import API, worker
@@ -132,6 +133,30 @@ def test_the_same_seed_submits_the_same_jobs_and_every_type_of_the_mix_is_among_
 def test_bursts_are_crowds_evenly_spread() -> None:
     times = {each.at for each in workload(200, bursts=4).arrivals(1, "http://sink")}
     assert times == {0.0, 2.5, 5.0, 7.5}
+
+
+def test_a_share_is_cancelled_soon_after_and_keys_that_others_hold_come_when_they_are_to() -> None:
+    arrivals = workload(200, cancelled=0.5, held=(1.0, 4.0)).arrivals(1, "")
+    waits = [each.cancel_after for each in arrivals if each.cancel_after is not None]
+    assert 60 < len(waits) < 140
+    assert 0.2 <= min(waits) <= max(waits) <= 1.0
+    assert [(each.at, each.job.idempotency_key) for each in arrivals if each.job.idempotency_key.startswith(HELD)] == [
+        (1.0, "held-0"),
+        (4.0, "held-1"),
+    ]
+    assert arrivals == sorted(arrivals, key=lambda each: each.at)
+
+
+def test_each_key_is_held_when_the_job_comes_that_has_it() -> None:
+    for pace in (1.0, 0.4):
+        plan = resolve(find("key-held"), Options(seed=3, pace=pace))
+        load = find("key-held").load(plan.settings)
+        assert isinstance(load, Workload)
+        assert len(plan.schedule) == len(load.held) >= 5
+        assert [each.arguments["key"] for each in plan.schedule] == [f"{HELD}{n}" for n in range(len(load.held))]
+        for holds, at in zip(plan.schedule, load.held, strict=True):
+            assert at - plan.settings.steady_seconds <= holds.at, "the job comes first, and waits"
+            assert holds.seconds > 2.0, "as an API does"
 
 
 def test_pace_shortens_the_bodies_of_jobs() -> None:

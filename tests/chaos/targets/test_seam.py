@@ -95,6 +95,11 @@ def test_an_answer_says_whether_the_job_was_accepted_and_whether_to_ask_again(
     assert OURS.answer(status, body) == answer
 
 
+def test_a_job_is_cancelled_by_its_id_and_a_final_one_is_refused_for_good() -> None:
+    assert OURS.cancel("j").path == "/jobs/j/cancel"
+    assert OURS.answer(409, {"detail": "job j is COMPLETED already"}).again is False
+
+
 def test_a_submit_without_a_key_says_nothing_of_one() -> None:
     assert msgspec.json.decode(OURS.submit("NOOP", {"a": 1}, None).content) == {"type": "NOOP", "payload": {"a": 1}}
     assert msgspec.json.decode(OURS.submit("NOOP", {}, "k").content)["idempotency_key"] == "k"
