@@ -93,12 +93,11 @@ class Postgres:
     """Up to `size` connections, made on demand; each use is bounded by `deadline_seconds`."""
 
     def __init__(self, url: str, *, size: int, deadline_seconds: float, name: str) -> None:
-        try:
-            psycopg.conninfo.conninfo_to_dict(url)
-        except psycopg.ProgrammingError:  # its message may hold the password
+        if not _is_whole(url):
             raise ConfigurationError(
-                "SCHEDULER_DATABASE_URL is no postgresql://user:password@host:5432/database"
-            ) from None
+                "SCHEDULER_DATABASE_URL is no postgresql://user:password@host:5432/database; "
+                "in a password @ is %40, / is %2F, : is %3A"
+            )
         self._url, self._deadline, self._name = url, deadline_seconds, name
         self._free: list[tuple[Connection, float]] = []  # with when it was used last
         self._slots = asyncio.Semaphore(size)
@@ -227,6 +226,16 @@ def _sever(connection: Connection) -> None:
         return
     with socket.socket(fileno=os.dup(connection.fileno())) as twin, suppress(OSError):
         twin.shutdown(socket.SHUT_RDWR)
+
+
+def _is_whole(url: str) -> bool:
+    """Whether no part of a password can pass for a host or a port, which errors show; nor does this show any."""
+    try:
+        parts = psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return False
+    hosts, ports = str(parts.get("host", "")).split(","), str(parts.get("port", "")).split(",")
+    return not any("@" in host[1:] for host in hosts) and all(port.isdigit() or not port for port in ports)
 
 
 def _first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -98,8 +100,15 @@ def connect(url: str, *, deadline_seconds: float, name: str, connections: int = 
             retry=Retry(NoBackoff(), 0),
             health_check_interval=0,
         )
-    except ValueError:  # its message may hold the password
-        raise ConfigurationError("SCHEDULER_REDIS_URL is no redis://user:password@host:6379/0") from None
+        pool.make_connection()
+        parts = urlsplit(url)
+        is_whole = parts.scheme == "unix" or bool(parts.hostname and re.fullmatch(r"(/\d*)?", parts.path))
+    except (TypeError, ValueError):  # its message may hold the password
+        is_whole = False
+    if not is_whole:
+        raise ConfigurationError(
+            "SCHEDULER_REDIS_URL is no redis://user:password@host:6379/0; in a password / is %2F, # is %23, ? is %3F"
+        )
     pool.connection_class = type("LeavingConnection", (_Leaving, pool.connection_class), {})
     return Redis.from_pool(pool)
 
