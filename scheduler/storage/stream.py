@@ -35,6 +35,7 @@ MAX_IDS_A_CALL = 1_000
 MAX_LETTERS = 10_000
 MAX_ERROR = 200
 MOST_BLOCK_SECONDS = 2.0
+_NO_URL = "SCHEDULER_REDIS_URL is no redis://user:password@host:6379/0; in a password / is %2F, # is %23, ? is %3F"
 _LEFT = {"READONLY", "MISCONF", "LOADING", "NOREPLICAS", "MASTERDOWN"}
 
 
@@ -100,15 +101,12 @@ def connect(url: str, *, deadline_seconds: float, name: str, connections: int = 
             retry=Retry(NoBackoff(), 0),
             health_check_interval=0,
         )
-        pool.make_connection()
+        pool.make_connection()  # type: ignore[no-untyped-call]
         parts = urlsplit(url)
-        is_whole = parts.scheme == "unix" or bool(parts.hostname and re.fullmatch(r"(/\d*)?", parts.path))
     except (TypeError, ValueError):  # its message may hold the password
-        is_whole = False
-    if not is_whole:
-        raise ConfigurationError(
-            "SCHEDULER_REDIS_URL is no redis://user:password@host:6379/0; in a password / is %2F, # is %23, ? is %3F"
-        )
+        raise ConfigurationError(_NO_URL) from None
+    if parts.scheme != "unix" and not (parts.hostname and re.fullmatch(r"(/\d*)?", parts.path)):
+        raise ConfigurationError(_NO_URL)
     pool.connection_class = type("LeavingConnection", (_Leaving, pool.connection_class), {})
     return Redis.from_pool(pool)
 
