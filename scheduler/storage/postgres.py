@@ -42,6 +42,7 @@ _POOLED = (
     "SCHEDULER_DATABASE_URL leads to a pooler that drops the settings of a session, as PgBouncer does in transaction "
     "mode; give the URL of PostgreSQL itself"
 )
+_NO_URL = "SCHEDULER_DATABASE_URL is no postgresql://user:password@host:5432/db; in a password @ is %40, / is %2F"
 SPARE_SECONDS = 3.0
 # The connection is as good as before; the statement is worth another try.
 _HARMLESS = (psycopg.errors.DeadlockDetected, psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
@@ -94,10 +95,7 @@ class Postgres:
 
     def __init__(self, url: str, *, size: int, deadline_seconds: float, name: str) -> None:
         if not _is_whole(url):
-            raise ConfigurationError(
-                "SCHEDULER_DATABASE_URL is no postgresql://user:password@host:5432/database; "
-                "in a password @ is %40, / is %2F, : is %3A"
-            )
+            raise ConfigurationError(_NO_URL)
         self._url, self._deadline, self._name = url, deadline_seconds, name
         self._free: list[tuple[Connection, float]] = []  # with when it was used last
         self._slots = asyncio.Semaphore(size)

@@ -10,13 +10,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import FileResponse
 
 _POLICY = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'"
-_HEADERS = {
-    "Cache-Control": "no-cache",
-    "Content-Security-Policy": f"{_POLICY}; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
+_HEADERS = {"Content-Security-Policy": f"{_POLICY}; frame-ancestors 'none'", "Cache-Control": "no-cache"}
+_HEADERS |= {"Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"}
 _FILES = {
     "/docs": (__name__, "page.html", "text/html"),
     "/docs/start.js": (__name__, "start.js", "text/javascript"),
