@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up lab test lint bench chaos prove soak properties notebooks clean
@@ -10,7 +11,7 @@ STAMP  := $(VENV)/.installed
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(STAMP)  ## create .venv and install everything, pinned by constraints.txt
+install: $(STAMP)  ## create .venv and install everything, pinned and hashed by constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -18,7 +19,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv --clear $(VENV) || \
 	  { echo "$(PYTHON) cannot make a virtual environment; install its venv module (Debian: python3-venv)"; exit 2; }
 	@echo "installing into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[harness,dev]'
+	@$(PIP) --require-hashes -r constraints.txt
+	@$(PIP) --no-build-isolation -e .
 	@touch $@
 
 demo: install  ## start everything, load it, break it, judge it, write the report (under 3 minutes)

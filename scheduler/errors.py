@@ -29,6 +29,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TypeGuard
 
+SAMPLES = frozenset({"BLOCK", "CRASH", "FAIL", "FLAKY", "SLEEP"})  # job types that need SCHEDULER_SAMPLES=1
+
 
 class SchedulerError(Exception):
     """Base of everything this package raises on purpose; HTTP answers it with `status` and `title`."""
@@ -69,6 +71,8 @@ class UnknownType(InvalidJob, title="Unknown job type"):
     def __init__(self, field: str, type: str, known: Iterable[str]) -> None:
         hint = nearest(type, known)
         remedy = f"did you mean {hint!r}?" if hint else "start a worker whose SCHEDULER_JOBS module registers it"
+        if type in SAMPLES:
+            remedy = "it exists for tests only; start API and workers with SCHEDULER_SAMPLES=1"
         super().__init__(field, f"no handler is known for type {type[:100]!r}; {remedy}")
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import scheduler.samples  # noqa: F401  (registers the built-in types)
-from scheduler.errors import ConfigurationError, StoreUnavailable
+from scheduler.errors import SAMPLES, ConfigurationError, StoreUnavailable
 from scheduler.facts.facts import LEFT_BODIES, MIGRATED, REDIS_MAY_EVICT, WAITING_FOR_STORE, tell
 from scheduler.handlers import open_resources
 from scheduler.jobs.job import IdSequence
@@ -44,6 +44,8 @@ STATEMENT_SHARE = 0.9
 
 def load_jobs(settings: Settings) -> None:
     """Import the user's handler modules. Raises ConfigurationError naming the module that cannot be imported."""
+    if not settings.samples:
+        handlers.withdraw(SAMPLES)
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     for name in settings.jobs:

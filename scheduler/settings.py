@@ -56,9 +56,10 @@ class Settings(BaseSettings):
     max_payload_bytes: int = Field(1 << 20, ge=1_024)
     max_request_bytes: int = Field(16 << 20, ge=1_024)
     smtp_url: str | None = None
+    smtp_from: str = Field("scheduler@localhost", pattern=r"^[^\s@<>,;]+@[^\s@<>,;]+$", max_length=254)
     samples: bool = False
-    """Reserved, as the two below: known, and without effect yet."""
     hosts: Words = ()
+    """Reserved: known, and without effect yet."""
     webhook_hosts: Words = ()
     crash_points: Words = ()
     log_format: str = Field("text", pattern="^(text|json)$")

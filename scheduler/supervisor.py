@@ -20,6 +20,7 @@ from scheduler.settings import Settings
 
 POLL_SECONDS = 0.1
 STOP_SLACK_SECONDS = 10.0
+SAMPLES = {"SCHEDULER_SAMPLES": "1"}  # unless the caller says otherwise
 
 
 def run_up(settings: Settings, workers: int) -> int:
@@ -50,7 +51,9 @@ def run_up(settings: Settings, workers: int) -> int:
 def _launch(role: str, number: int, urls: dict[str, str]) -> Launch:
     """The API ends first, so that nothing new comes in while the workers drain."""
     name, words = f"{role} {number}" if number else role, [sys.executable, "-m", "scheduler", role]
-    return Launch(name, words, environment=os.environ | urls, folder=".", dies_by=signal.SIGTERM, order=min(number, 1))
+    return Launch(
+        name, words, environment=SAMPLES | os.environ | urls, folder=".", dies_by=signal.SIGTERM, order=min(number, 1)
+    )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from pydantic import ValidationError
 from scheduler import settings
 from scheduler.errors import ConfigurationError
 from scheduler.jobs.retry import RetryPolicy
+from scheduler.storage import stream
+from scheduler.storage.postgres import Postgres
 
 
 @pytest.fixture
@@ -101,3 +104,43 @@ def test_a_missing_store_is_named_with_what_starts_one(
         environment.setenv(f"SCHEDULER_{given}", "x://y")
     with pytest.raises(ConfigurationError, match=f"SCHEDULER_{missing} is not set; .*scheduler up"):
         settings.load().require_stores()
+
+
+PASSWORD = "Secret"
+BROKEN = [
+    "postgresql//u:{}@h/db", "postgrsql://u:{}@h/db", "postgresql:/u:{}@h/db", "postgresql://u:{}@[::1/db",
+    "postgresql://u:x@{}@127.0.0.1:1/db", "postgresql://u:{}/y@127.0.0.1:1/db", "postgresql://u:%zz{}@127.0.0.1:1/db",
+    "postgresql://u:{} y@127.0.0.1:1/db", "host=127.0.0.1 port=1 pasword={}", "host=127.0.0.1 password=a {}", "{}",
+    "redis//u:{}@h/0", "rdis://u:{}@h/0", "redis:/u:{}@h/0", "redis:u:{}@h", "redis://u:{}@[::1/0",
+    "redis://:{}/y@127.0.0.1:1/0", "redis://:{}?y@127.0.0.1:1/0", "redis://:{}#y@127.0.0.1:1/0",
+    "redis://u:/{}@127.0.0.1:1/0", "redis://u:{}@127.0.0.1:1x/0", "redis://u:{}@127.0.0.1:99999/0",
+    "redis:///u:{}@127.0.0.1:1/0", "redis://u:{}@127.0.0.1:1/zero", "redis://u:{}@127.0.0.1:1/0?sokcet=1",
+    "redis://u:{}@127.0.0.1:1/0?db=x",
+]  # fmt: skip
+WHOLE = [
+    "postgresql://u:{}%40%2F@127.0.0.1:1/db", "postgresql://u@[::1]:1,127.0.0.1:2/db?password={}",
+    "postgresql:///db?host=/run/postgresql&password={}", "host=@abstract password={}", "redis://u:x@{}@127.0.0.1:1/0",
+    "redis://:{}@127.0.0.1", "rediss://u:{}@[::1]:1/2?ssl_cert_reqs=none", "unix://u:{}@/run/redis.sock?db=1",
+]  # fmt: skip
+
+
+def _connected(url: str) -> object:
+    """A client of the store that the URL is meant for; nothing is connected yet."""
+    is_redis = url.startswith(("r", "unix"))
+    return (
+        stream.connect(url, deadline_seconds=1, name="t")
+        if is_redis
+        else Postgres(url, size=1, deadline_seconds=1, name="t")
+    )
+
+
+@pytest.mark.parametrize("url", BROKEN)
+def test_a_broken_url_of_a_store_is_refused_at_start_and_its_password_is_not_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"SCHEDULER_(DATABASE|REDIS)_URL is no ") as raised:
+        _connected(url.format(PASSWORD))
+    assert PASSWORD not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.parametrize("url", WHOLE)
+def test_a_whole_url_of_a_store_is_taken(url: str) -> None:
+    assert _connected(url.format(PASSWORD))

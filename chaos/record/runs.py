@@ -92,15 +92,16 @@ class Folder:
 
 
 def create(scenario: str, seed: int, runs: Path = RUNS) -> Folder:
-    """A fresh folder that `latest` points to from now on."""
+    """A fresh folder that `latest` points to from now on; payloads and logs in it are for its owner alone."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     name = f"{stamp}-{scenario}-s{seed}"
     for attempt in range(1, 100):
         path = runs / (name if attempt == 1 else f"{name}-{attempt}")
         try:
-            (path / "logs").mkdir(parents=True)
+            path.mkdir(mode=0o700, parents=True)
         except FileExistsError:
             continue
+        (path / "logs").mkdir()
         _point_latest(runs, path.name)
         return Folder(path)
     raise RunUnreadable(f"{runs / name} exists a hundred times over; clean {runs}")

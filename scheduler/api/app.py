@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from scheduler.api import docs
 from scheduler.api.hot import HotPath
 from scheduler.api.parts import Parts
 from scheduler.api.problems import from_error
@@ -22,9 +23,12 @@ def build_app(settings: Settings, parts: Parts) -> ASGIApp:
         title="Scheduler",
         summary="A job accepted with 202 is never lost.",
         description="Jobs are rows in PostgreSQL, indexed in Redis Streams. Errors are application/problem+json.",
+        docs_url=None,
+        redoc_url=None,
     )
     api.state.parts = parts
     api.include_router(router)
+    api.include_router(docs.router)
     for kind in (SchedulerError, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _answer)
     _document(api)

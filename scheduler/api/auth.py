@@ -1,13 +1,14 @@
-"""Bearer keys. Without any set, everything is open; /healthz and /readyz always are."""
+"""Bearer keys. Without any set, everything is open; /healthz, /readyz and the documentation always are."""
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
 
+from scheduler.api import docs
 from scheduler.errors import Unauthorized
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+OPEN_PATHS = docs.OPEN_PATHS | {"/healthz", "/readyz"}
 
 
 class Keys:

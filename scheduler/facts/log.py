@@ -11,8 +11,9 @@ from typing import Any
 
 NOISY = ("asyncio", "httpcore", "httpx", "uvicorn")  # libraries whose INFO is of no use to others
 _OF_EVERY_RECORD = {*vars(logging.makeLogRecord({})), "asctime", "facts", "message", "taskName", "trace"}
-# A line break or an escape sequence in a value could pass for a line of ours.
-_VISIBLE = {n: repr(chr(n))[1:-1] for n in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+# A line break, an escape sequence or a turn of the writing direction in a value could pass for a line of ours.
+_TURNS = (0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_VISIBLE = {n: repr(chr(n))[1:-1] for n in (*range(32), *range(127, 160), *_TURNS)}
 
 
 current_job: ContextVar[Any] = ContextVar("current_job", default=None)  # whose `about` are the fields of its lines
@@ -33,7 +34,7 @@ class _Formatter(logging.Formatter):
             return json.dumps({**line, **fields, **line, **({"trace": trace} if trace else {})}, default=str)
         words = "".join(f" {name}={value}" for name, value in fields.items())
         lines = [f"{stamp} {level:<7} {self.process} {event}{words}", *trace.splitlines()]
-        return "\n  ".join(line.translate(_VISIBLE) for line in lines)
+        return "\n  | ".join(line.translate(_VISIBLE) for line in lines)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,12 @@ class Registry:
             both = f"{name_of(known.function)} and {name_of(handler.function)}"
             raise ConfigurationError(f"type {handler.type!r} has two handlers, {both}; rename one")
         self._handlers[handler.type] = handler
+
+    def withdraw(self, types: Iterable[str]) -> None:
+        """Forget the built-in handlers of these types."""
+        for type in types:
+            if (known := self._handlers.get(type)) and known.is_builtin:
+                del self._handlers[type]
 
     def get(self, type: str) -> Handler | None:
         """The handler of the type, None when there is none."""

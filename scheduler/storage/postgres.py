@@ -53,6 +53,7 @@ _POOLED = (
     "mode; give the URL of PostgreSQL itself"
 )
 _UNPREPARED = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.InsufficientPrivilege)
+_NO_URL = "SCHEDULER_DATABASE_URL is no postgresql://user:password@host:5432/db; in a password @ is %40, / is %2F"
 SPARE_SECONDS = 3.0
 # The connection is as good as before; the statement is worth another try.
 _HARMLESS = (psycopg.errors.DeadlockDetected, psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
@@ -129,12 +130,8 @@ class Postgres:
     def __init__(
         self, url: str, *, size: int, deadline_seconds: float, name: str, statement_seconds: float | None = None
     ) -> None:
-        try:
-            psycopg.conninfo.conninfo_to_dict(url)
-        except psycopg.ProgrammingError:  # its message may hold the password
-            raise ConfigurationError(
-                "SCHEDULER_DATABASE_URL is no postgresql://user:password@host:5432/database"
-            ) from None
+        if not _is_whole(url):
+            raise ConfigurationError(_NO_URL)
         self._url, self._deadline, self._name = url, deadline_seconds, name
         self._options = f"{_OPTIONS} -c statement_timeout={(statement_seconds or deadline_seconds + 1) * 1000:.0f}"
         self._free: list[tuple[Connection, float]] = []  # with when it was used last
@@ -272,6 +269,16 @@ def _unprepared(error: psycopg.Error) -> SchedulerError:
         remedy = "run `scheduler migrate` as the owner of the database, else grant what docs/deploying.md lists"
         return ConfigurationError(f"the role of SCHEDULER_DATABASE_URL lacks a right: {_first_line(error)}; {remedy}")
     return StoreUnavailable("PostgreSQL", "the schema is not there yet: `scheduler migrate` makes it")
+
+
+def _is_whole(url: str) -> bool:
+    """Whether no part of a password can pass for a host or a port, which errors show; nor does this show any."""
+    try:
+        parts = psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return False
+    hosts, ports = str(parts.get("host", "")).split(","), str(parts.get("port", "")).split(",")
+    return not any("@" in host[1:] for host in hosts) and all(port.isdigit() or not port for port in ports)
 
 
 def _first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -36,6 +38,7 @@ SAMPLE = 100
 MAX_LETTERS = 10_000
 MAX_ERROR = 200
 MOST_BLOCK_SECONDS = 2.0
+_NO_URL = "SCHEDULER_REDIS_URL is no redis://user:password@host:6379/0; in a password / is %2F, # is %23, ? is %3F"
 _LEFT = {"READONLY", "MISCONF", "LOADING", "NOREPLICAS", "MASTERDOWN"}
 
 
@@ -102,8 +105,12 @@ def connect(url: str, *, deadline_seconds: float, name: str, connections: int = 
             health_check_interval=0,
             encoding_errors=FOREIGN,
         )
-    except ValueError:  # its message may hold the password
-        raise ConfigurationError("SCHEDULER_REDIS_URL is no redis://user:password@host:6379/0") from None
+        pool.make_connection()  # type: ignore[no-untyped-call]
+        parts = urlsplit(url)
+    except (TypeError, ValueError):  # its message may hold the password
+        raise ConfigurationError(_NO_URL) from None
+    if parts.scheme != "unix" and not (parts.hostname and re.fullmatch(r"(/\d*)?", parts.path)):
+        raise ConfigurationError(_NO_URL)
     pool.connection_class = type("LeavingConnection", (_Leaving, pool.connection_class), {})
     return Redis.from_pool(pool)
 

@@ -57,7 +57,7 @@ class Stack:
 
     def environment(self, **settings: Any) -> dict[str, str]:
         """The variables of a process on this stack, such as a `scheduler` command that the test runs itself."""
-        own = {"database_url": self.database_url, "redis_url": self.redis_url, "stream": self.stream}
+        own = {"database_url": self.database_url, "redis_url": self.redis_url, "stream": self.stream, "samples": True}
         given = {_field(name): value for each in (own, self.settings, settings) for name, value in each.items()}
         clean = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)

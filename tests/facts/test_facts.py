@@ -145,7 +145,7 @@ def test_an_exception_is_logged_with_its_traceback(log_format: str, logged: pyte
         assert (line["event"], line["level"], line["service"]) == ("tick_failed", "ERROR", "reader")
         text = line["trace"]
     else:
-        assert "ERROR   test tick_failed service=reader\n  Traceback" in text
+        assert "ERROR   test tick_failed service=reader\n  | Traceback" in text
     assert "ZeroDivisionError: " in text.splitlines()[-1]
 
 

@@ -99,7 +99,7 @@ def test_a_name_that_could_not_be_shown_or_stored_is_refused(type: str) -> None:
 def test_the_builtin_types_are_the_promised_ones() -> None:
     assert samples.__name__ == "scheduler.samples"
     builtin = {type for type in handlers if (found := handlers.get(type)) and found.is_builtin}
-    assert builtin == {"NOOP", "SLEEP", "FLAKY", "FAIL", "CRASH", "EMAIL", "WEBHOOK"}
+    assert builtin == {"NOOP", "SLEEP", "BLOCK", "FLAKY", "FAIL", "CRASH", "EMAIL", "WEBHOOK"}
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ def command(start: Start) -> Command:
         "SCHEDULER_REDIS_URL": start.redis_url,
         "SCHEDULER_PORT": str(start.api_port),
         "SCHEDULER_JOBS": ",".join(jobs),
+        "SCHEDULER_SAMPLES": "1",
+        "SCHEDULER_WEBHOOK_HOSTS": "127.0.0.1",
     }
     return Command(_arguments(str(start.process.role)), variables | dict(start.variables))
 

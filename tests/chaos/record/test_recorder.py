@@ -150,6 +150,9 @@ class TestRunFolders:
         assert not (tmp_path / "latest").readlink().is_absolute()
         assert second.logs.is_dir()
 
+    def test_a_run_is_its_owners_alone_as_payloads_and_logs_lie_in_it(self, tmp_path: Path) -> None:
+        assert runs.create("demo", 1, tmp_path / "runs").path.stat().st_mode & 0o777 == 0o700
+
     def test_a_run_reads_back_as_it_was_written(self, tmp_path: Path) -> None:
         story = Story().done("j").sample(at=1, stream=0, pending=0)
         folder, told = story.write(tmp_path), story.run
