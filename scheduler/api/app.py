@@ -22,13 +22,14 @@ def build_app(settings: Settings, parts: Parts) -> ASGIApp:
         title="Scheduler",
         summary="A job accepted with 202 is never lost.",
         description="Jobs are rows in PostgreSQL, indexed in Redis Streams. Errors are application/problem+json.",
+        redirect_slashes=False,
     )
     api.state.parts = parts
     api.include_router(router)
     for kind in (SchedulerError, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _answer)
     _document(api)
-    return HotPath(api, settings, parts.intake, parts.types)
+    return HotPath(api, settings, parts.intake, parts.types, parts.guard)
 
 
 def _document(api: FastAPI) -> None:
