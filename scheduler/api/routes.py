@@ -234,10 +234,8 @@ async def _tell_redis(change: Awaitable[None], ids: list[bytes]) -> None:
 
 
 def _described(selection: schemas.Selection, ids: list[bytes]) -> str:
-    """How many, and by which conditions; of ids that were listed the first."""
-    chosen = {name: value for name, value in msgspec.to_builtins(selection).items() if value is not None}
-    first = {"first": id_text(ids[0])} if ids else {}
-    return f"{len(ids)} of {msgspec.json.encode(chosen | first).decode()}"
+    """How many, by which conditions."""
+    return f"{len(ids)} by {msgspec.json.encode(selection).decode()}"
 
 
 def _selected(selection: schemas.Selection, ids: list[bytes]) -> Response:

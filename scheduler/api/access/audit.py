@@ -18,7 +18,8 @@ from scheduler.service import Service
 from scheduler.storage.store import Store
 
 PERIOD_SECONDS, REFUSED_SECONDS, PRUNE_SECONDS = 1.0, 10.0, 60.0
-MAX_HELD, BATCH = 10_000, 5_000
+MAX_HELD = 10_000
+BATCH = 5_000
 MOST_KINDS = 20  # of refusals in REFUSED_SECONDS; those of further ones are counted together
 
 

@@ -24,7 +24,9 @@ Seen = tuple[bytes | None, ...]
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 ANY = ("0.0.0.0", "::", "")  # noqa: S104  (not bound to)
 ONCE = (b"host", b"authorization", b"content-type", b"content-length", b"origin", b"sec-fetch-site", b"idempotency-key")
-BURST, WINDOW_SECONDS, MAX_ADDRESSES = 20, 10.0, 10_000
+BURST = 20
+WINDOW_SECONDS = 10.0
+MAX_ADDRESSES = 10_000
 
 _JSON = re.compile(rb'application/json\s*(;\s*charset="?utf-8"?\s*)?', re.IGNORECASE)
 _LINK = {b"sec-fetch-mode": b"navigate", b"sec-fetch-dest": b"document"}
@@ -35,7 +37,7 @@ class Guard:
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self.keys, self.audit = Keys(settings, store), Audit(store, settings.retention_seconds)
-        self._patience = Patience()
+        self._failed, self._until = Counter[str](), 0.0
         named = [*LOOPBACK, *settings.hosts, *([] if settings.host in ANY else [settings.host])]
         self._hosts = {_name(f"[{host}]" if host.count(":") > 1 else host) for host in named}
 
@@ -77,7 +79,7 @@ class Guard:
         if site and site.lower() == b"cross-site" and not is_link:
             raise Denied(403, "Sec-Fetch-Site says cross-site; only pages of this host may ask")
         if (caller := await self.keys.caller(authorization)) is None:
-            if wait := self._patience.wait(address(scope)):
+            if wait := self._wait(address(scope)):
                 raise Denied(429, "too many requests without a valid key came from this address", wait)
             remedy = "with a key of `scheduler keys add` or SCHEDULER_API_KEYS"
             raise Denied(401, f"send `Authorization: Bearer KEY` {remedy}")
@@ -87,15 +89,8 @@ class Guard:
             self.keys.admit(seen, caller)
         return caller
 
-
-class Patience:
-    """How many requests without a valid key an address may send: BURST in WINDOW_SECONDS, of MAX_ADDRESSES at most."""
-
-    def __init__(self) -> None:
-        self._failed, self._until = Counter[str](), 0.0
-
-    def wait(self, sender: str) -> int:
-        """Count one. Returns 0, or how many seconds it came too early."""
+    def _wait(self, sender: str) -> int:
+        """Count a request without a valid key. Returns 0, or how many seconds it came too early."""
         now = time.monotonic()
         if now >= self._until or len(self._failed) >= MAX_ADDRESSES:
             self._failed.clear()

@@ -7,22 +7,20 @@ nothing by the time it takes: whoever sends a key cannot choose its hash.
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
 from enum import StrEnum
 from hashlib import sha256
 
 from msgspec import Struct
 
-from scheduler.errors import ConfigurationError, Denied, StoreUnavailable
+from scheduler.errors import ConfigurationError, Denied
 from scheduler.service import Service
 from scheduler.settings import Settings
 from scheduler.storage.store import Store
 
 PERIOD_SECONDS = 1.0
 SHORTEST = 16  # characters of a key in clear, where others than this machine can try it
-MAX_ADMITTED, MAX_ADMITTED_BYTES = 1_000, 1_000
+MAX_ADMITTED = 1_000  # requests, and bytes of their headers
 
 _ENTRY = re.compile(
     r"(?:(?P<name>[\w.-]{1,100}):(?P<role>\w+):)?(?:sha256=(?P<hash>[0-9a-f]{64})|(?P<key>(?!sha256=)[^:]+))",
@@ -70,10 +68,9 @@ class Keys(Service):
     def __init__(self, settings: Settings, store: Store) -> None:
         super().__init__()
         self._store, self._given = store, _given(settings)
-        self._known, self._are_read = self._given, asyncio.Event()
+        self._known, self._is_read = self._given, False
         self._may_be_open = settings.open or not settings.is_public
         self._anyone: Caller | None = None
-        self._first_look, self._look_at = asyncio.Lock(), 0.0
         self.admitted: dict[object, Caller] = {}  # by what the guard has read of a request; forgotten when keys change
 
     def holder(self, authorization: bytes | None) -> Caller | None:
@@ -83,19 +80,14 @@ class Keys(Service):
 
     async def caller(self, authorization: bytes | None) -> Caller | None:
         """Who sends this header: anyone where the API is open. Raises StoreUnavailable where keys were never read."""
-        if (found := self.holder(authorization)) or self._are_read.is_set():
-            return found or self._anyone
-        async with self._first_look:
-            if not self._are_read.is_set() and time.monotonic() >= self._look_at:
-                self._look_at = time.monotonic() + PERIOD_SECONDS
-                await self.tick()
-        if not self._are_read.is_set():
-            raise StoreUnavailable("PostgreSQL", "the keys in it have not been read yet")
-        return self.holder(authorization) or self._anyone
+        if (found := self.holder(authorization)) is None and not self._is_read:
+            await self.tick()
+            found = self.holder(authorization)
+        return found or self._anyone
 
     def admit(self, seen: tuple[bytes | None, ...], caller: Caller) -> None:
         """Remember who sends such requests."""
-        if sum(len(each or b"") for each in seen) <= MAX_ADMITTED_BYTES:
+        if sum(len(each or b"") for each in seen) <= MAX_ADMITTED:
             if len(self.admitted) >= MAX_ADMITTED:
                 self.admitted.clear()
             self.admitted[seen] = caller
@@ -106,8 +98,7 @@ class Keys(Service):
         if (known := held | self._given) != self._known:
             self._known = known
             self.admitted.clear()
-        self._anyone = ANYONE if self._may_be_open and not known else None
-        self._are_read.set()
+        self._is_read, self._anyone = True, ANYONE if self._may_be_open and not known else None
         return PERIOD_SECONDS
 
     async def require(self) -> None:
