@@ -64,10 +64,10 @@ SUBMITTED: Responses = {
     202: {"content": content(schemas.SubmittedJob)},
 }
 SUBMITTED_BATCH: Responses = {202: {"content": content(schemas.SubmittedBatch)}}
-REFUSED = problems(400, 408, 409, 413, 415)
+REFUSED = problems(408, 409, 413)
 SOME = {"type": "EMAIL", "dry_run": True}
-TAKEN = answers(schemas.Selected) | problems(400, 408, 413, 415)
-router = APIRouter(responses=problems(401, 403, 421, 422, 429, 503))
+TAKEN = answers(schemas.Selected) | problems(408, 413)
+router = APIRouter(responses=problems(400, 401, 403, 415, 421, 422, 429, 503))
 JobId = Annotated[str, PathParameter(description="uuid of the job", max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 Type = Annotated[str | None, Query(max_length=200)]
