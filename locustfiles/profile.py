@@ -24,6 +24,7 @@ from locust.runners import LocalRunner
 from chaos.load.mix import Job
 from locustfiles.history import History
 from locustfiles.mix import jobs
+from locustfiles.page import guard
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Settings:
             webhook_url=env.get(f"{prefix}_WEBHOOK_URL") or None,
             drain_seconds=float(env.get(f"{prefix}_DRAIN_SECONDS", default.drain_seconds)),
             job_seconds=float(env.get(f"{prefix}_JOB_SECONDS", default.job_seconds)),
-            api_key=env.get("SCHEDULER_API_KEYS", "").split(",")[0].strip() or None,
+            api_key=env.get("SCHEDULER_API_KEYS", "").split(",")[0].strip().rpartition(":")[2] or None,
             history=Path(env["RUN_HISTORY"]) if env.get("RUN_HISTORY") else None,
             op_base=int(env.get("RUN_OP_BASE", default.op_base)),
             rate=float(env.get(f"{prefix}_RATE", default.rate)),
@@ -163,6 +164,7 @@ class Profile:
             raise SystemExit(f"{self.name}: a setting is no number: {error}") from error
         self._history = History(self.settings.history, self.settings.op_base)
         self._begin()
+        guard(environment)
         self._check(environment)
 
     def _check(self, environment: Environment) -> None:

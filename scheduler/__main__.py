@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import sys
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from hashlib import sha256
 from typing import Annotated, Any, Literal
 
 import typer
@@ -14,14 +16,18 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from scheduler import __version__, settings
+from scheduler.api.access.keys import Role
 from scheduler.client import Client
 from scheduler.errors import ConfigurationError, SchedulerError
 from scheduler.facts import log
 from scheduler.settings import Settings
+from scheduler.storage.store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 dlq = typer.Typer(no_args_is_help=True, help="Look after dead letters.")
+keys = typer.Typer(no_args_is_help=True, help="Say who may do what, in the database of SCHEDULER_DATABASE_URL.")
 app.add_typer(dlq, name="dlq")
+app.add_typer(keys, name="keys")
 out = Console()
 
 Url = Annotated[str | None, typer.Option(help="Address of the API; default http://127.0.0.1:$SCHEDULER_PORT")]
@@ -150,6 +156,39 @@ def dlq_purge(
     _report("would delete" if dry_run else "deleted", _talk(url, lambda client: client.purge(**chosen)))
 
 
+@keys.command("add")
+def keys_add(
+    name: Annotated[str, typer.Argument(help="Whose key it is, in letters, digits, `.`, `_` and `-`")],
+    role: Annotated[Role, typer.Option(help="What it may do")],
+) -> None:
+    """Make a key and print it, this once: only its hash is kept. It opens every API within about a second."""
+    key = secrets.token_hex(32)
+    if not _on_record(lambda store: store.add_key(name, role, sha256(key.encode()).digest())):
+        raise ConfigurationError(f"no key was added: {name!r} is in use or no name; `scheduler keys list` shows all")
+    out.print(key, soft_wrap=True)
+
+
+@keys.command("list")
+def keys_list() -> None:
+    """Show the keys in PostgreSQL; those of SCHEDULER_API_KEYS are beside them."""
+    rows = [(name, role, made.isoformat(timespec="seconds")) for name, role, _, made in _on_record(Store.keys)]
+    _show("keys", ("name", "role", "made at"), rows)
+
+
+@keys.command("revoke")
+def keys_revoke(name: Annotated[str, typer.Argument(help="As `keys list` shows it")]) -> None:
+    """End a key: within about a second it opens nothing."""
+    if not _on_record(lambda store: store.revoke_key(name)):
+        raise ConfigurationError(f"there is no key {name!r}; `scheduler keys list` shows all")
+    out.print(f"revoked {name}")
+
+
+def _on_record(work: Callable[[Store], Awaitable[Any]]) -> Any:
+    from scheduler import runtime
+
+    return asyncio.run(runtime.on_record(settings.load(), work))
+
+
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
@@ -170,7 +209,7 @@ def _talk(url: str | None, call: Any) -> Any:
     address = url or f"http://{config.host}:{config.port}"
 
     async def conversation() -> Any:
-        async with Client(address, key=next(iter(config.api_keys), None)) as client:
+        async with Client(address, key=config.own_key) as client:
             return await call(client)
 
     return asyncio.run(conversation())

@@ -13,7 +13,7 @@
     ├── StoreUnavailable      PostgreSQL or Redis did not answer in time (503)
     │   └── Locked            a transaction that is still open has what is needed (503)
     ├── ValueRefused          PostgreSQL cannot store a value
-    ├── Unauthorized          (401)
+    ├── Denied                not let in: host, origin, key, role, content type (400, 401, 403, 415, 421, 429)
     ├── RequestRefused        what the client received instead of success
     └── Signal                what a handler raises to steer its job
         ├── Discard           straight to the dead letters
@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from http import HTTPStatus
 from typing import TypeGuard
 
 SAMPLES = frozenset({"BLOCK", "CRASH", "FAIL", "FLAKY", "SLEEP"})  # job types that need SCHEDULER_SAMPLES=1
@@ -141,8 +142,12 @@ class ValueRefused(SchedulerError, status=422, title="Value refused"):
         super().__init__(f"PostgreSQL cannot store a value: {reason}")
 
 
-class Unauthorized(SchedulerError, status=401, title="Unauthorized"):
-    """The request carries none of the keys."""
+class Denied(SchedulerError):
+    """A request that is not let in, whatever it asks."""
+
+    def __init__(self, status: int, reason: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(reason)
+        self.status, self.title, self.retry_after_seconds = status, HTTPStatus(status).phrase, retry_after_seconds
 
 
 class RequestRefused(SchedulerError):

@@ -9,10 +9,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import scheduler.samples  # noqa: F401  (registers the built-in types)
 from scheduler.errors import SAMPLES, ConfigurationError, StoreUnavailable
@@ -33,6 +34,9 @@ from scheduler.storage.stream import Stream
 from scheduler.worker.heartbeat import Heartbeat
 from scheduler.worker.watch import leave_at_once
 from scheduler.worker.worker import Worker
+
+Require = Callable[[], Awaitable[None]]
+Answer = TypeVar("Answer")
 
 WORKER_CONNECTIONS = 6
 # Those of intake and loops, and those of clients who look, cancel and redrive.
@@ -104,8 +108,8 @@ async def open_stores(
         await stream.close()
 
 
-async def wait_for_stores(store: Store, stream: Stream, stop: asyncio.Event) -> None:
-    """Wait until both stores answer, saying what is waited for; then bring the schema up to date."""
+async def wait_for_stores(store: Store, stream: Stream, stop: asyncio.Event, *require: Require) -> None:
+    """Wait until both stores answer, saying what is waited for; bring the schema up to date; see what is required."""
     wait = 0.1
     while not stop.is_set():
         try:
@@ -113,6 +117,8 @@ async def wait_for_stores(store: Store, stream: Stream, stop: asyncio.Event) -> 
                 tell(MIGRATED, migration=name)
             await bind(store.postgres, stream.stream)
             await stream.ensure_group()
+            for each in require:
+                await each()
             break
         except StoreUnavailable as error:
             tell(WAITING_FOR_STORE, reason=error, retry_seconds=round(wait, 1))
@@ -166,7 +172,7 @@ async def run_api(settings: Settings) -> None:
             server = Server(build_app(settings, parts), settings)
             collect_rarely()
             async with asyncio.TaskGroup() as group:
-                ready = group.create_task(wait_for_stores(store, stream, stop))
+                ready = group.create_task(wait_for_stores(store, stream, stop, parts.guard.keys.require))
                 loops = [group.create_task(service.run(finish), name=service.name) for service in parts.services]
                 serving = group.create_task(server.run_here(), name="http")
                 await asyncio.wait([group.create_task(stop.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
@@ -179,10 +185,15 @@ async def run_api(settings: Settings) -> None:
 
 async def run_migrate(settings: Settings) -> list[str]:
     """Apply pending migrations. Raises StoreUnavailable."""
+    return await on_record(settings, lambda store: migrate(store.postgres))
+
+
+async def on_record(settings: Settings, work: Callable[[Store], Awaitable[Answer]]) -> Answer:
+    """Do `work` on the database alone. Raises StoreUnavailable."""
     if not settings.database_url:
-        raise ConfigurationError("SCHEDULER_DATABASE_URL is not set; migrate needs a database to work on")
-    postgres = Postgres(settings.database_url, size=1, deadline_seconds=60, name="scheduler-migrate")
+        raise ConfigurationError("SCHEDULER_DATABASE_URL is not set; this command needs a database to work on")
+    store = Store(Postgres(settings.database_url, size=1, deadline_seconds=60, name="scheduler-command"))
     try:
-        return await migrate(postgres)
+        return await work(store)
     finally:
-        await postgres.close()
+        await store.close()

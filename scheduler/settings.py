@@ -14,6 +14,7 @@ from scheduler.errors import ConfigurationError, nearest
 from scheduler.jobs.retry import RetryPolicy
 
 PREFIX = "SCHEDULER_"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 OF_TESTS = "TEST_"  # read by scheduler.testing.fixtures, of no meaning to a process
 
 
@@ -38,7 +39,12 @@ class Settings(BaseSettings):
     stream: str = Field("jobs_stream", pattern=r"^[^{}\s]{1,100}$")
     group: str = Field("workers", min_length=1, max_length=100)
     jobs: Words = ()
-    api_keys: Words = ()
+    api_keys: Words = Field((), repr=False)
+    """Each is KEY, NAME:ROLE:KEY or NAME:ROLE:sha256=HEX."""
+    hosts: Words = ()
+    """Names that `Host` may have, besides loopback's and `host`."""
+    open: bool = False
+    """Whether an API that others than this machine can reach may do without keys."""
 
     concurrency: int = Field(100, ge=1, le=10_000)
     lease_seconds: Seconds = 5.0
@@ -58,8 +64,6 @@ class Settings(BaseSettings):
     smtp_url: str | None = None
     smtp_from: str = Field("scheduler@localhost", pattern=r"^[^\s@<>,;]+@[^\s@<>,;]+$", max_length=254)
     samples: bool = False
-    hosts: Words = ()
-    """Reserved: known, and without effect yet."""
     webhook_hosts: Words = ()
     crash_points: Words = ()
     log_format: str = Field("text", pattern="^(text|json)$")
@@ -69,6 +73,17 @@ class Settings(BaseSettings):
     def retry(self) -> RetryPolicy:
         """The back-off that these settings make."""
         return RetryPolicy(self.backoff_base_seconds, self.backoff_factor, self.backoff_jitter)
+
+    @property
+    def is_public(self) -> bool:
+        """Whether others than this machine can reach an API on `host`."""
+        return self.host not in LOOPBACK
+
+    @property
+    def own_key(self) -> str | None:
+        """What a client sends: the first of the keys that are given in clear."""
+        keys = (text.rpartition(":")[2] for text in self.api_keys)
+        return next((key for key in keys if not key.lower().startswith("sha256=")), None)
 
     def require_stores(self) -> tuple[str, str]:
         """The two URLs. Raises ConfigurationError naming the one that is missing."""

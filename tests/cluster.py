@@ -5,6 +5,7 @@ from pathlib import Path
 from scheduler.testing import Stack as Cluster
 from scheduler.testing import eventually
 
-__all__ = ["ROOT", "Cluster", "eventually"]
+__all__ = ["JSON", "ROOT", "Cluster", "eventually"]
 
 ROOT = Path(__file__).parent.parent
+JSON = {"content-type": "application/json"}  # what a raw body is sent with

@@ -47,6 +47,21 @@ def test_every_field_is_read_from_its_variable_and_lists_are_split_at_commas(env
     assert settings.load() is found
 
 
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("", None),
+        ("a,b", "a"),
+        ("me:read:a,b", "a"),
+        ("me:read:sha256=ab,you:admin:c", "c"),
+        ("me:read:sha256=ab", None),
+    ],
+)
+def test_a_client_sends_the_first_key_in_clear(environment: pytest.MonkeyPatch, given: str, sent: str | None) -> None:
+    environment.setenv("SCHEDULER_API_KEYS", given)
+    assert settings.load().own_key == sent
+
+
 def test_settings_cannot_be_changed(environment: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         settings.load().port = 1  # type: ignore[misc]

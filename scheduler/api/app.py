@@ -25,6 +25,7 @@ def build_app(settings: Settings, parts: Parts) -> ASGIApp:
         description="Jobs are rows in PostgreSQL, indexed in Redis Streams. Errors are application/problem+json.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     api.state.parts = parts
     api.include_router(router)
@@ -32,7 +33,7 @@ def build_app(settings: Settings, parts: Parts) -> ASGIApp:
     for kind in (SchedulerError, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _answer)
     _document(api)
-    return HotPath(api, settings, parts.intake, parts.types)
+    return HotPath(api, settings, parts.intake, parts.types, parts.guard)
 
 
 def _document(api: FastAPI) -> None:

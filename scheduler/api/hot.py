@@ -14,7 +14,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from scheduler.api.auth import OPEN_PATHS, Keys
+from scheduler.api.access.guard import Guard
 from scheduler.api.problems import from_error
 from scheduler.api.schemas import SubmittedBatch, SubmittedJob, as_json, read_batch, read_job
 from scheduler.api.types import Types
@@ -34,8 +34,8 @@ ROOM_AROUND_PAYLOAD = 64 << 10
 class HotPath:
     """An ASGI app that answers the two POSTs itself; all else goes to `behind`, with the body as `scope["body"]`."""
 
-    def __init__(self, behind: ASGIApp, settings: Settings, intake: Intake, types: Types) -> None:
-        self._behind, self._settings, self._keys = behind, settings, Keys(settings.api_keys)
+    def __init__(self, behind: ASGIApp, settings: Settings, intake: Intake, types: Types, guard: Guard) -> None:
+        self._behind, self._settings, self._guard = behind, settings, guard
         self._intake, self._types, self._ids = intake, types, IdSequence()
         self._own: dict[tuple[str, str], tuple[Handle | None, int]] = {
             ("POST", "/jobs"): (self._submit, settings.max_payload_bytes + ROOM_AROUND_PAYLOAD),
@@ -46,8 +46,7 @@ class HotPath:
         method, path, headers = scope["method"], scope["path"], dict(scope["headers"])
         handle, limit = self._own.get((method, path), (None, self._settings.max_request_bytes))
         try:
-            if path not in OPEN_PATHS:
-                self._keys.check(headers.get(b"authorization"))
+            await self._guard.check(scope, headers)
             scope["body"] = await read_body(headers, receive, limit)
             answer: ASGIApp = await handle(headers, scope["body"]) if handle else self._behind
         except Exception as error:

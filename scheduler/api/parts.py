@@ -7,10 +7,12 @@ import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
+from scheduler.api.access.guard import Guard
 from scheduler.api.metrics import Gauges
 from scheduler.api.types import Types
 from scheduler.api.waiters import Waiters
 from scheduler.errors import StoreUnavailable
+from scheduler.facts.facts import NOT_READY, tell
 from scheduler.jobs.registry import Registry
 from scheduler.service import Service
 from scheduler.settings import Settings
@@ -43,6 +45,8 @@ class Readiness:
                 loops = f"stalled: {', '.join(stalled)}" if stalled else "ok"
                 self._answer = {"postgres": postgres, "redis": redis, "loops": loops, "jobs": jobs}
                 self._looked_at = time.monotonic()
+                if unwell := [f"{part}: {found}" for part, found in self._answer.items() if found != "ok"]:
+                    tell(NOT_READY, reason="; ".join(unwell))
             return self._answer
 
     async def _redis(self) -> str:
@@ -76,6 +80,7 @@ class Parts:
     waiters: Waiters
     gauges: Gauges
     readiness: Readiness
+    guard: Guard
     services: Sequence[Service]
 
 
@@ -85,8 +90,8 @@ def build_parts(settings: Settings, store: Store, stream: Stream, registry: Regi
     publisher = Publisher(stream)
     intake = Intake(store, publisher, backlog)
     types = Types(store, registry)
-    waiters = Waiters(store)
-    services = (*intake.lanes, publisher, backlog, types, waiters)
+    waiters, guard = Waiters(store), Guard(settings, store)
+    services = (*intake.lanes, publisher, backlog, types, waiters, guard.keys, guard.audit)
     return Parts(
         store,
         stream,
@@ -95,5 +100,6 @@ def build_parts(settings: Settings, store: Store, stream: Stream, registry: Regi
         waiters,
         Gauges(store, stream),
         Readiness(store, stream, services),
+        guard,
         services,
     )

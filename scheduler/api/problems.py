@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from scheduler.errors import InvalidJob, SchedulerError
+from scheduler.errors import InvalidJob, SchedulerError, StoreUnavailable
 from scheduler.facts.facts import REQUEST_FAILED, tell
 
 MEDIA_TYPE = "application/problem+json"
@@ -29,8 +29,10 @@ def from_error(error: Exception, method: str, path: str) -> Response:
             headers = {} if error.retry_after_seconds is None else {"retry-after": str(ceil(error.retry_after_seconds))}
             if error.status == 401:
                 headers["www-authenticate"] = "Bearer"
-            field = {"field": error.field} if isinstance(error, InvalidJob) else {}
-            return _problem(error.status, error.title, str(error), headers, **field)
+            field, detail = {"field": error.field} if isinstance(error, InvalidJob) else {}, str(error)
+            if isinstance(error, StoreUnavailable):  # why may name addresses and users: that is for the log
+                detail = detail.replace(f" ({error.reason})", "", 1)
+            return _problem(error.status, error.title, detail, headers, **field)
     tell(REQUEST_FAILED, path=path, trace=error)
     return from_error(SchedulerError("the server failed; its log says why"), method, path)
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
+import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi import Path as PathParameter
 
@@ -32,9 +33,11 @@ MAX_WAIT_SECONDS = 60.0
 def problems(*codes: int) -> Responses:
     """The documentation of these error codes."""
     schema = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    titles = {400: "Bad request", 401: "No valid key", 404: "Not found", 409: "Conflict", 413: "Too large",
-              422: "Invalid", 429: "Backlog full, see Retry-After", 503: "Store out of reach, see Retry-After",
-              408: "The body came too slowly"}  # fmt: skip
+    titles = {400: "Bad request", 401: "No valid key", 403: "A key of another role, or a page of another site",
+              404: "Not found", 408: "The body came too slowly", 409: "Conflict", 413: "Too large",
+              415: "No application/json", 421: "A host that is not known", 422: "Invalid",
+              429: "Backlog full, or too many wrong keys, see Retry-After",
+              503: "Store out of reach, see Retry-After"}  # fmt: skip
     return {code: {"description": titles[code], "content": schema} for code in codes}
 
 
@@ -62,10 +65,10 @@ SUBMITTED: Responses = {
     202: {"content": content(schemas.SubmittedJob)},
 }
 SUBMITTED_BATCH: Responses = {202: {"content": content(schemas.SubmittedBatch)}}
-REFUSED = problems(400, 408, 409, 413, 429)
+REFUSED = problems(408, 409, 413)
 SOME = {"type": "EMAIL", "dry_run": True}
-TAKEN = answers(schemas.Selected) | problems(400, 408, 413)
-router = APIRouter(responses=problems(401, 422, 503))
+TAKEN = answers(schemas.Selected) | problems(408, 413)
+router = APIRouter(responses=problems(400, 401, 403, 415, 421, 422, 429, 503))
 JobId = Annotated[str, PathParameter(description="uuid of the job", max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 Type = Annotated[str | None, Query(max_length=200)]
@@ -116,7 +119,7 @@ async def submit_batch() -> NoReturn:
     raise NotImplementedError("answered in scheduler.api.hot")
 
 
-@router.get("/jobs/{id}", responses=answers(Job) | problems(404, 429))
+@router.get("/jobs/{id}", responses=answers(Job) | problems(404))
 async def get_job(own: Own, id: JobId, wait: Wait = 0) -> Response:
     """One job with its attempts. With `wait`, answers as soon as the status is final, or after that many seconds."""
     job_id = _id(id)
@@ -138,9 +141,10 @@ async def list_jobs(
 
 
 @router.post("/jobs/{id}/cancel", responses=answers(Job) | problems(404, 409))
-async def cancel_job(own: Own, id: JobId) -> Response:
+async def cancel_job(own: Own, id: JobId, request: Request) -> Response:
     """Cancel a job that is not final. A running one is told through `ctx.cancelled`; its late result is refused."""
     job_id = _id(id)
+    own.guard.audit.did(request.scope, "cancel", id)
     cancelled = await own.store.cancel(job_id)
     job = await own.store.job(job_id)
     if not cancelled:
@@ -157,10 +161,11 @@ async def list_dead(own: Own, type: Type = None, limit: Limit = 100, cursor: Cur
 
 
 @router.post("/dlq/redrive", response_model=None, responses=TAKEN, openapi_extra=takes(schemas.Redrive, SOME))
-async def redrive(own: Own, selection: AskedRedrive) -> Response:
+async def redrive(own: Own, selection: AskedRedrive, request: Request) -> Response:
     """Send dead letters back with a fresh count of attempts. Without any condition it takes the oldest `limit`."""
     ids = await _chosen(own, selection)
     if not selection.dry_run:
+        own.guard.audit.did(request.scope, "redrive", _described(selection, ids))
         ids = await own.store.redrive(ids, 1 / selection.rate if selection.rate else 0.0)
         tell(REDRIVEN, ids)
         await _tell_redis(own.stream.exhume(ids), ids)
@@ -170,10 +175,11 @@ async def redrive(own: Own, selection: AskedRedrive) -> Response:
 
 
 @router.delete("/dlq", response_model=None, responses=TAKEN, openapi_extra=takes(schemas.Selection, SOME))
-async def purge(own: Own, selection: Asked) -> Response:
+async def purge(own: Own, selection: Asked, request: Request) -> Response:
     """Delete dead letters and their jobs for good. Send `{}` to delete the oldest `limit`, whatever they are."""
     ids = await _chosen(own, selection)
     if not selection.dry_run:
+        own.guard.audit.did(request.scope, "purge", _described(selection, ids))
         ids = await own.store.purge(ids)
         tell(PURGED, ids)
         await _tell_redis(own.stream.exhume(ids), ids)
@@ -199,10 +205,17 @@ async def healthz() -> Response:
 
 
 @router.get("/readyz", response_model=dict[str, str])
-async def readyz(own: Own) -> Response:
-    """Both stores take writes and every loop has ticked lately; 503 names what does not. A second old at most."""
+async def readyz(own: Own, request: Request) -> Response:
+    """Both stores take writes and every loop has ticked lately; 503 names what does not. A second old at most.
+
+    Why is told to a key that may operate, and to the log.
+    """
     answer = await own.readiness.answer()
-    return _json(answer, 200 if set(answer.values()) == {"ok"} else 503)
+    is_ready = set(answer.values()) == {"ok"}
+    caller = request.scope["caller"]
+    if caller is None or not caller.role.may("POST", "/readyz"):
+        answer = {part: "ok" if found == "ok" else "out of reach" for part, found in answer.items()}
+    return _json(answer, 200 if is_ready else 503)
 
 
 async def _chosen(own: Parts, selection: schemas.Selection) -> list[bytes]:
@@ -219,6 +232,11 @@ async def _tell_redis(change: Awaitable[None], ids: list[bytes]) -> None:
         await change
     except StoreUnavailable as error:
         tell(INDEX_NOT_TOLD, ids, reason=error)
+
+
+def _described(selection: schemas.Selection, ids: list[bytes]) -> str:
+    """How many, by which conditions."""
+    return f"{len(ids)} by {msgspec.json.encode(selection).decode()}"
 
 
 def _selected(selection: schemas.Selection, ids: list[bytes]) -> Response:

@@ -143,12 +143,16 @@ PRUNED = Fact("pruned", "finished jobs deleted after their retention", counted=T
 JOB_CANCELLED = Fact("job_cancelled", "jobs cancelled", "job_id", INFO)
 REDRIVEN = Fact("redriven", "dead letters sent back", "jobs", INFO)
 PURGED = Fact("purged", "dead letters deleted with their jobs", "jobs", INFO)
+# who is let in
+TURNED_AWAY = Fact("turned_away", "requests that were not let in", "requests caller reason", WARNING, True)
+AUDIT_LOST = Fact("audit_lost", "audit rows for which there was no room", counted=True)
 # processes and stores
 RESOURCE_FAILED = Fact("resource_failed", "resources that could not be opened or closed", "resource trace", ERROR)
 STORE_ERRORS = Fact("store_errors", "calls to a store that failed or timed out", counted=True)
 STORE_UNAVAILABLE = Fact("store_unavailable", "loops that cannot go on without a store", "service reason", WARNING)
 SERVICE_RECOVERED = Fact("service_recovered", "loops that go on again", "service failures", INFO)
 TICK_FAILED = Fact("tick_failed", "rounds of a loop that raised an error of their own", "service trace", ERROR)
+NOT_READY = Fact("not_ready", "looks that found a store or a loop not well", "reason", WARNING)
 REQUEST_FAILED = Fact("request_failed", "requests answered with 500", "path trace", ERROR)
 WAITING_FOR_STORE = Fact("waiting_for_store", "looks for the stores at start", "reason retry_seconds", WARNING)
 MIGRATED = Fact("migrated", "migrations applied", "migration", INFO)

@@ -9,6 +9,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,6 +58,7 @@ _ASKED = {"job", "attempts", "workers", "live_counts", "dead_count", "cancel", "
 }
 _FIRST, _BEHIND = Id(bytes(16)), Id(b"\xff" * 16)
 _read_counters = msgspec.json.Decoder(dict[str, Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]]).decode
+MAX_KEYS, MAX_REFUSALS = 1_000, 100_000
 _RULE_COLUMNS = ("target", "attempt", "crashes", "moves_due", "at_once")
 
 
@@ -330,6 +332,29 @@ class Store:
     async def purge(self, ids: Sequence[bytes]) -> list[bytes]:
         """Delete dead letters and their jobs. Returns those that were there."""
         return await self._values("purge", ids=Ids(ids))
+
+    # -- letting in
+
+    async def keys(self) -> list[tuple[str, str, bytes, datetime]]:
+        """Each key's name, role and SHA-256, and when it was made."""
+        return await self.postgres.fetch(QUERIES["api_keys"], {"most": MAX_KEYS})
+
+    async def add_key(self, name: str, role: str, sha256: bytes) -> bool:
+        """Whether it was added: not under a name that exists or has other characters, nor where there are MAX_KEYS."""
+        return bool(await self._values("add_key", name=name, role=role, sha256=sha256, most=MAX_KEYS))
+
+    async def revoke_key(self, name: str) -> bool:
+        """Whether there was such a key; it opens nothing as soon as every API has looked again."""
+        return bool(await self._values("revoke_key", name=name))
+
+    async def note(self, asked: Sequence[dict[str, Any]], now: float) -> None:
+        """Write these to the audit; `now` is of the clock that their `at` is of."""
+        await self.postgres.change(QUERIES["note"], {"asked": msgspec.json.encode(asked).decode(), "now": now})
+
+    async def prune_audit(self, retention_seconds: float, limit: int) -> int:
+        """Delete a batch of old rows of the audit, and of refusals beyond the newest MAX_REFUSALS. Returns how many."""
+        bounds = {"retention": retention_seconds, "limit": limit, "most": MAX_REFUSALS}
+        return await self.postgres.change(QUERIES["prune_audit"], bounds)
 
 
 def _counters(sent: bytes) -> dict[str, int]:

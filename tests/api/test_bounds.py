@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cluster import Cluster, eventually
+from tests.cluster import JSON, Cluster, eventually
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.e2e]
 
@@ -43,7 +43,7 @@ async def test_refused_and_repeated_submissions_take_no_room(cluster: Cluster) -
 
 async def test_large_payloads_submitted_at_the_same_time_are_all_accepted(cluster: Cluster) -> None:
     body = b'{"type":"NOOP","payload":{"a":"' + b"x" * 1_000_000 + b'"}}'
-    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=60, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=60, headers=JSON, trust_env=False) as http:
         answers = await asyncio.gather(*(http.post("/jobs", content=body) for _ in range(80)))
     assert {answer.status_code for answer in answers} == {202}
     assert cluster.unfinished() == 80
@@ -67,7 +67,7 @@ async def test_many_large_payloads_and_results_drain_though_no_deadline_fits_the
 async def test_jobs_of_the_far_future_take_neither_backlog_nor_redis(cluster: Cluster) -> None:
     url = await cluster.api(max_backlog=50)
     await cluster.worker()
-    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=30, headers=JSON, trust_env=False) as http:
         far = [{"type": "NOOP", "payload": {}, "delay_seconds": 300 * 86_400}] * 50
         assert (await http.post("/jobs/batch", json={"jobs": far})).status_code == 202
         assert (await http.post("/jobs", json={"type": "NOOP", "payload": {}})).status_code == 202

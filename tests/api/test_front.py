@@ -17,7 +17,7 @@ from scheduler.api.parts import build_parts
 from scheduler.jobs.registry import Registry
 from scheduler.runtime import open_stores
 from scheduler.settings import Settings
-from tests.cluster import Cluster
+from tests.cluster import JSON, Cluster
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.e2e]
 LIMIT = 1 << 20
@@ -62,7 +62,7 @@ async def _pieces(size: int) -> AsyncIterator[bytes]:
 
 async def test_every_path_refuses_a_body_past_the_limit_and_keys_come_first(cluster: Cluster) -> None:
     url = await cluster.api(max_request_bytes=LIMIT, api_keys="one")
-    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=30, headers=JSON, trust_env=False) as http:
         for method, path in (request.split() for request in BODIED):
             stranger = await http.request(method, path, content=b" " * 2 * LIMIT)
             assert _told(stranger) == (401, ""), path
@@ -79,7 +79,8 @@ async def test_a_body_that_does_not_arrive_is_given_up_on_every_path(
     monkeypatch.setattr(hot, "BODY_SECONDS", 0.1)
     settings = Settings(database_url=cluster.database_url, redis_url=cluster.redis_url)
     async with open_stores(settings, "api", 1) as (store, stream):
-        app = build_app(settings, build_parts(settings, store, stream, Registry()))
+        parts = build_parts(settings, store, stream, Registry())
+        app = build_app(settings, parts)
         for method, path in (request.split() for request in [*BODIED, "POST /jobs"]):
             assert await _answer_to_silence(app, method, path) == 408, path
 
@@ -94,14 +95,17 @@ async def _answer_to_silence(app: ASGIApp, method: str, path: str) -> int:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b""}
+    scope: dict[str, Any] = {"type": "http", "http_version": "1.1", "scheme": "http", "query_string": b""}
+    scope |= {"method": method, "path": path, "raw_path": path.encode(), "headers": [(b"host", b"localhost")]}
     async with asyncio.timeout(10):
-        await app({**scope, "headers": [], "http_version": "1.1", "scheme": "http"}, receive, send)
+        await app(
+            {**scope, "headers": [(b"host", b"localhost")], "http_version": "1.1", "scheme": "http"}, receive, send
+        )
     return int(sent[0]["status"])
 
 
 async def test_a_bad_selection_of_dead_letters_is_a_problem_that_names_the_field(cluster: Cluster) -> None:
-    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, headers=JSON, trust_env=False) as http:
         for method, path, bad in (("POST", "/dlq/redrive", [*SELECTIONS, *RATES]), ("DELETE", "/dlq", SELECTIONS)):
             for what, body, field in bad:
                 assert _told(await http.request(method, path, content=body)) == (422, field), what

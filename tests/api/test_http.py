@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from scheduler.embedded import free_port
-from tests.cluster import Cluster, eventually
+from tests.cluster import JSON, Cluster, eventually
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.e2e]
 
@@ -70,7 +70,7 @@ def _problem(answer: httpx.Response) -> dict[str, Any]:
 
 
 async def test_bad_input_is_a_problem_that_names_the_field_and_writes_nothing(cluster: Cluster) -> None:
-    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, headers=JSON, trust_env=False) as http:
         for what, body, status, field in BAD:
             answer = await http.post("/jobs", content=body)
             assert (answer.status_code, _problem(answer)["field"]) == (status, field), what
@@ -87,7 +87,7 @@ async def test_bad_input_is_a_problem_that_names_the_field_and_writes_nothing(cl
 
 
 async def test_a_key_makes_one_job_and_another_body_is_refused(cluster: Cluster) -> None:
-    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, headers=JSON, trust_env=False) as http:
         key = {"Idempotency-Key": "order-1"}
         first = await http.post("/jobs", content=_noop(b'{"a":1,"b":2}'), headers=key)
         again = await http.post("/jobs", content=b'{"payload": {"b": 2, "a": 1}, "type": "NOOP"}', headers=key)
@@ -109,7 +109,7 @@ async def test_a_key_makes_one_job_and_another_body_is_refused(cluster: Cluster)
 
 async def test_one_key_sent_at_once_through_two_apis_is_one_job(cluster: Cluster) -> None:
     urls = [await cluster.api(), await cluster.api()]
-    async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=30, headers=JSON, trust_env=False) as http:
         body = {"type": "NOOP", "payload": {}, "idempotency_key": "same"}
         answers = await asyncio.gather(*[http.post(f"{urls[n % 2]}/jobs", json=body) for n in range(50)])
         assert {answer.json()["id"] for answer in answers} == {answers[0].json()["id"]}
@@ -119,7 +119,9 @@ async def test_one_key_sent_at_once_through_two_apis_is_one_job(cluster: Cluster
 
 
 async def test_a_full_backlog_refuses_with_429_and_drops_nothing(cluster: Cluster) -> None:
-    async with httpx.AsyncClient(base_url=await cluster.api(max_backlog=20), timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(
+        base_url=await cluster.api(max_backlog=20), timeout=30, headers=JSON, trust_env=False
+    ) as http:
         answers = [await http.post("/jobs", content=_noop()) for _ in range(25)]
         assert [answer.status_code for answer in answers] == [202] * 20 + [429] * 5
         assert int(answers[-1].headers["retry-after"]) >= 1
@@ -140,7 +142,7 @@ async def test_without_postgres_503_says_when_to_retry_and_without_redis_jobs_ar
         setting = "database_url" if name == "postgres" else "redis_url"
         cluster.start("api", port=port, **{setting: value})
         url = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=30, headers=JSON, trust_env=False) as http:
             await eventually(partial(_answers, http), within=20)
             answer = await http.post("/jobs", content=_noop())
             if name == "redis":
@@ -161,7 +163,7 @@ async def _answers(http: httpx.AsyncClient) -> bool:
 
 
 async def test_paging_is_newest_first_and_stable_while_jobs_come_in(cluster: Cluster) -> None:
-    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, headers=JSON, trust_env=False) as http:
         ids = (await http.post("/jobs/batch", json={"jobs": [json.loads(_noop())] * 25})).json()["ids"]
         seen: list[str] = []
         cursor: str | None = None
@@ -175,7 +177,9 @@ async def test_paging_is_newest_first_and_stable_while_jobs_come_in(cluster: Clu
 
 
 async def test_keys_guard_everything_but_health(cluster: Cluster) -> None:
-    async with httpx.AsyncClient(base_url=await cluster.api(api_keys="one,two"), timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(
+        base_url=await cluster.api(api_keys="one,two"), timeout=30, headers=JSON, trust_env=False
+    ) as http:
         guarded = ["POST /jobs", "POST /jobs/batch", "GET /jobs", "GET /dlq", "GET /stats", "GET /metrics"]
         for method, path in (request.split() for request in guarded):
             answer = await http.request(method, path)
@@ -188,7 +192,7 @@ async def test_keys_guard_everything_but_health(cluster: Cluster) -> None:
 
 async def test_dead_letters_can_be_listed_sent_back_and_purged(cluster: Cluster) -> None:
     cluster.settings["BACKOFF_BASE_SECONDS"] = "0.1"
-    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, headers=JSON, trust_env=False) as http:
         await cluster.worker()
         body = {"type": "FAIL", "payload": {"message": "no disk"}, "max_attempts": 1}
         ids = (await http.post("/jobs/batch", json={"jobs": [body] * 3})).json()["ids"]
@@ -207,7 +211,7 @@ async def test_dead_letters_can_be_listed_sent_back_and_purged(cluster: Cluster)
 
 
 async def test_a_long_poll_answers_at_completion_and_what_is_said_is_documented(cluster: Cluster) -> None:
-    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, headers=JSON, trust_env=False) as http:
         await cluster.worker()
         past = await http.post("/jobs", content=_noop(more=b',"run_at":"2001-01-01T00:00:00Z"'))
         final = (await http.get(f"/jobs/{past.json()['id']}", params={"wait": 20})).json()

@@ -175,6 +175,8 @@ def test_the_counters_that_dashboards_read_keep_their_names() -> None:
         "key_unusable",
         "pruned",
         "store_errors",
+        "turned_away",
+        "audit_lost",
     }
 
 

@@ -101,7 +101,9 @@ async def test_readyz_names_a_store_that_takes_no_writes_and_sixty_at_once_are_w
 ) -> None:
     server, other = pair
     cluster.redis_url = server.url
-    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, trust_env=False) as http:
+    operator = {"authorization": "Bearer one"}
+    url = await cluster.api(api_keys="one")
+    async with httpx.AsyncClient(base_url=url, headers=operator, timeout=30, trust_env=False) as http:
         answers = await asyncio.gather(*(_ready(http) for _ in range(60)))
         assert {code for code, _ in answers} == {200}
         with redis.Redis.from_url(server.url) as admin:

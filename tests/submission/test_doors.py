@@ -16,7 +16,7 @@ import pytest
 from scheduler import submit
 from scheduler.errors import InvalidJob
 from scheduler.testing import run_inline
-from tests.cluster import Cluster
+from tests.cluster import JSON, Cluster
 
 pytestmark = pytest.mark.asyncio
 
@@ -139,7 +139,7 @@ async def test_each_door_refuses_it_with_the_same_field_and_reason_and_the_trans
 ) -> None:
     in_sql = {what: await _refusal(conn, fields) for what, fields, _, _ in REFUSED}
     over_http, in_batch = {}, {}
-    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, headers=JSON, trust_env=False) as http:
         for what, fields, field, _ in REFUSED:
             problem = (await http.post("/jobs", content=_json(fields))).json()
             over_http[what] = (problem["field"], problem["detail"])
@@ -164,7 +164,7 @@ async def test_what_only_python_can_say_is_refused_before_any_sql(conn: psycopg.
 async def test_what_lies_within_the_bounds_is_taken_by_each_door_and_by_the_database(
     cluster: Cluster, conn: psycopg.AsyncConnection[Any]
 ) -> None:
-    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, headers=JSON, trust_env=False) as http:
         for what, fields in ALLOWED:
             answer = await http.post("/jobs", content=_json(fields))
             assert answer.status_code == 202, what
@@ -189,7 +189,7 @@ async def test_whole_seconds_are_the_same_submission_through_both_doors(
     cluster: Cluster, conn: psycopg.AsyncConnection[Any]
 ) -> None:
     fields: dict[str, Any] = {"delay_seconds": 5, "timeout_seconds": 7, "idempotency_key": "whole"}
-    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, headers=JSON, trust_env=False) as http:
         answer = await http.post("/jobs", content=_json(fields))
     assert await submit(conn, "NOOP", {}, **fields) == answer.json()["id"]
 
@@ -217,7 +217,7 @@ BROKEN: list[tuple[str, bytes, str]] = [
 
 
 async def test_a_body_that_is_no_json_is_answered_with_the_byte_where_it_breaks(cluster: Cluster) -> None:
-    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=10, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=10, headers=JSON, trust_env=False) as http:
         for what, body, reason in BROKEN:
             problem = (await http.post("/jobs", content=body)).json()
             assert (problem["field"], reason in problem["detail"]) == ("body", True), (what, problem)

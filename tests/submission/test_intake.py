@@ -18,7 +18,7 @@ from scheduler.storage.stream import Stream
 from scheduler.submission.backlog import Backlog
 from scheduler.submission.intake import Intake
 from scheduler.submission.publisher import Publisher
-from tests.cluster import Cluster
+from tests.cluster import JSON, Cluster
 from tests.storage.factory import new_job
 
 pytestmark = pytest.mark.asyncio
@@ -28,7 +28,7 @@ QUICK_SECONDS = 1.0  # the promise is 100 ms; without the cure it was 5 s and mo
 
 @pytest.fixture
 async def http(cluster: Cluster) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, trust_env=False) as own:
+    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, headers=JSON, trust_env=False) as own:
         yield own
 
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from chaos.errors import StackFailed
+from chaos.load.workload import JSON
 from chaos.rack.eyes import Eyes
 from chaos.rack.servers import Servers
 from chaos.rack.stack import Shape, Stack
@@ -49,7 +50,7 @@ async def test_a_prefilled_queue_is_drained_by_a_worker_that_comes_later_and_the
             request = OURS.submit_batch([("NOOP", {})] * JOBS)
             async with (
                 Eyes(OURS.look, stack.database_url, stack.redis_url) as eyes,
-                httpx.AsyncClient(base_url=stack.api_url, trust_env=False) as http,
+                httpx.AsyncClient(base_url=stack.api_url, headers=JSON, trust_env=False) as http,
             ):
                 assert await eyes.unfinished() == 0
                 assert (await http.post(request.path, content=request.content)).is_success
