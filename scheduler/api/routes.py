@@ -28,6 +28,7 @@ from scheduler.submission.submission import Batch, Submission
 Responses = dict[int | str, dict[str, Any]]
 
 MAX_WAIT_SECONDS = 60.0
+UNWELL = {"loops": "stalled", "jobs": "stalled"}  # what strangers are told; else that a store is out of reach
 
 
 def problems(*codes: int) -> Responses:
@@ -214,7 +215,7 @@ async def readyz(own: Own, request: Request) -> Response:
     is_ready = set(answer.values()) == {"ok"}
     caller = request.scope["caller"]
     if caller is None or not caller.role.may("POST", "/readyz"):
-        answer = {part: "ok" if found == "ok" else "out of reach" for part, found in answer.items()}
+        answer = {part: found if found == "ok" else UNWELL.get(part, "out of reach") for part, found in answer.items()}
     return _json(answer, 200 if is_ready else 503)
 
 

@@ -348,7 +348,9 @@ class Stream:
     async def dead_letter(self, letters: Sequence[Letter]) -> None:
         """Put dead letters on the DLQ stream, each once; those of the newest jobs stay, their errors cut."""
         for at in range(0, len(letters), 100):
-            each = [(id_text(x.id), _hash(x.id), x.type, x.error[:MAX_ERROR]) for x in letters[at : at + 100]]
+            # 48 bits of its hash, as the statement `dead_digest` takes them.
+            sums = [int.from_bytes(sha256(x.id).digest()[:6]) for x in letters[at : at + 100]]
+            each = [(id_text(x.id), n, x.type, x.error[:MAX_ERROR]) for x, n in zip(letters[at:], sums, strict=False)]
             await self._script("letters", self._dlq_keys, [MAX_LETTERS, 0, *chain(*each)])
 
     async def exhume(self, job_ids: Sequence[bytes]) -> None:
@@ -382,11 +384,6 @@ class Stream:
                 retry=int(await self._redis.zcard(self.retry)),
                 dlq=int(await self._redis.xlen(self.dlq)),
             )
-
-
-def _hash(job_id: bytes) -> int:
-    """48 bits, as the statement `dead_digest` takes them."""
-    return int.from_bytes(sha256(job_id).digest()[:6])
 
 
 @asynccontextmanager

@@ -138,7 +138,9 @@ async def test_who_sends_wrong_keys_is_slowed_down_and_counted_and_valid_keys_ar
         assert 1 <= int(late.headers["retry-after"]) <= 10
         assert (await http.post("/jobs", json=NOOP, headers=_bearer("one"))).status_code == 202
         assert (await http.get("/jobs", headers={"host": "evil.example", "x": "\\"})).status_code == 421
-        await eventually(lambda: sum(row[4] for row in _audit(cluster)) == 251, within=30, of="251 refusals in the audit")
+        await eventually(
+            lambda: sum(row[4] for row in _audit(cluster)) == 251, within=30, of="251 refusals in the audit"
+        )
         refused = Counter[int]()
         for caller, action, _, status, calls in _audit(cluster):
             assert (caller, action) == ("", "GET /jobs")
