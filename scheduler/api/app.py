@@ -20,6 +20,7 @@ def build_app(settings: Settings, parts: Parts) -> ASGIApp:
     """The application that the server runs."""
     api = FastAPI(
         title="Scheduler",
+        redirect_slashes=False,
         summary="A job accepted with 202 is never lost.",
         description="Jobs are rows in PostgreSQL, indexed in Redis Streams. Errors are application/problem+json.",
     )
