@@ -24,11 +24,10 @@ class Answer:
     body: bytes = b""
 
     @property
-    def jobs(self) -> int:
-        """How many rows this answer says were made."""
-        if self.status != 202:
-            return 0
-        return len(json.loads(self.body).get("ids", ["one"]))
+    def jobs(self) -> list[str]:
+        """The ids of the jobs that are accepted by this answer; a batch names those that its keys had already, too."""
+        told = json.loads(self.body) if self.status == 202 else {"ids": []}
+        return told["ids"] if "ids" in told else [told["id"]]
 
     @property
     def fault(self) -> str:
