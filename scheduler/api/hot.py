@@ -144,7 +144,7 @@ class HotPath:
 
 async def _in_turns(steps: Steps[Made]) -> Made:
     """What these steps lead to. Whoever else has something to do on this loop does it every TURN_SECONDS."""
-    until = time.perf_counter() + TURN_SECONDS
+    until = 0.0
     while True:
         try:
             next(steps)
@@ -158,12 +158,12 @@ async def _in_turns(steps: Steps[Made]) -> Made:
 
 def _key(scope: Scope) -> str | None:
     """The Idempotency-Key header, in UTF-8 or else latin-1, as the same key in a body. Raises InvalidJob for two."""
-    found: set[bytes] = {value for name, value in scope["headers"] if name == b"idempotency-key"}
-    if len(found) > 1:
+    found: list[bytes] = [value for name, value in scope["headers"] if name == b"idempotency-key"]
+    if not found:
+        return None
+    if len({*found}) > 1:
         raise InvalidJob("Idempotency-Key", "is sent twice and differs; send one")
-    for value in found:
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return value.decode("latin-1")
-    return None
+    try:
+        return found[0].decode()
+    except UnicodeDecodeError:
+        return found[0].decode("latin-1")

@@ -114,14 +114,14 @@ class Submission(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
             if self.run_at.utcoffset() is None or self.run_at.timestamp() > now + 10 * YEAR_SECONDS:
                 raise refused("run_at", _shown(self.run_at))
             run_at = max(self.run_at.timestamp(), 0.0)
-        digest = hashlib.blake2b(b"[" + _canonical(self.type) + b",", digest_size=16)
-        yield from _checking(payload, settings.max_payload_bytes, digest.update if key else None)
+        digest = hashlib.blake2b(b"[" + _canonical(self.type) + b",", digest_size=16) if key else None
+        yield from _checking(payload, settings.max_payload_bytes, digest.update if digest else None)
         known = handlers.get(self.type)
         most = self.max_attempts or (known and known.max_attempts) or settings.max_attempts
-        if key:  # equal for equal submissions whatever their door, and whatever the order of their JSON's keys
+        if digest:  # equal for equal submissions whatever their door, and whatever the order of their JSON's keys
             what = (self.delay_seconds or None, run_at, self.max_attempts, self.timeout_seconds)
             digest.update(b"," + _canonical(what)[1:])
-        print_ = digest.digest() if key else None
+        print_ = digest.digest() if digest else None
         return NewJob(
             job_id, self.type, payload.decode(), most, self.delay_seconds, run_at, self.timeout_seconds, key, print_
         )
