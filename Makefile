@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up lab test lint bench chaos prove soak properties notebooks clean
+.PHONY: help install demo up lab test lint bench chaos prove soak properties hostile notebooks clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ soak: install  ## 20 jobs a second for half an hour, without faults; every promi
 
 properties: install  ## generated inputs, long and random
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q -m properties --timeout 3600
+
+hostile: install  ## 100,000 generated hostile requests, and those made by hand
+	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/hostile --timeout 3600
 
 notebooks: install  ## write the notebooks from their paired text
 	@$(BIN)/jupytext --sync notebooks/*.py

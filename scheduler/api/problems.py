@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from math import ceil
 
 import msgspec
@@ -42,3 +43,11 @@ def _problem(status: int, title: str, detail: str, headers: dict[str, str], **mo
     shown = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in members.items()}
     body = msgspec.json.encode({"type": "about:blank", "status": status, **shown})
     return Response(body, status, headers, MEDIA_TYPE)
+
+
+def raw_problem(status: int, detail: str) -> bytes:
+    """The answer to what is no request, head and all; the connection ends with it."""
+    phrase = HTTPStatus(status).phrase
+    answer = _problem(status, phrase, detail, {"connection": "close"})
+    head = b"".join(b"%s: %s\r\n" % header for header in answer.raw_headers)
+    return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, phrase.encode(), head, answer.body)

@@ -10,12 +10,27 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 from starlette.responses import Response
 
-from scheduler.errors import InvalidJob
-from scheduler.submission.submission import RULES, TOO_DEEP, YEAR_SECONDS, Batch, Submission, explained
+from scheduler.errors import InvalidJob, PayloadTooLarge
+from scheduler.submission.submission import (
+    MAX_BATCH_JOBS,
+    PIECE_BYTES,
+    RULES,
+    TOO_DEEP,
+    YEAR_SECONDS,
+    Batch,
+    Steps,
+    Submission,
+    explained,
+    refused,
+)
 
 Read = TypeVar("Read")
 SHOWN_BYTES = 1 << 20
 
+_OPENING, _NEXT = (
+    re.compile(rb'\s{0,999}\{\s{0,999}"jobs"\s{0,999}:\s{0,999}\[\s{0,999}'),
+    re.compile(rb"\s{0,999}(?:(,)\s{0,999}|\]\s{0,999}\}\s{0,999}\Z)"),
+)
 _LONE_SURROGATE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
@@ -119,6 +134,45 @@ class Selected(Struct):
     dry_run: bool
 
 
-read_job, read_batch = reader(Submission, "payload"), reader(Batch, "jobs")
+read_job, _read_batch = reader(Submission, "payload"), reader(Batch, "jobs")
+
+
+def reading_batch(body: bytes, job_bytes: int) -> Steps[list[Submission]]:
+    """The jobs of a batch, each of `job_bytes` at most. A large body is read job by job, so that others get on."""
+    if len(body) <= PIECE_BYTES:
+        return _read_batch(body).jobs
+    jobs: list[Submission] = []
+    following = _OPENING.match(body)
+    if following is None:
+        raise InvalidJob("body", f'must begin with {{"jobs":[ when it has more than {PIECE_BYTES} bytes')
+    while len(jobs) < MAX_BATCH_JOBS:
+        at, path = following.end(), f"jobs[{len(jobs)}]"
+        if not (end := _end(body, at, at + job_bytes)):
+            raise PayloadTooLarge(path, len(body) - at, job_bytes, "store its payload elsewhere and send a reference")
+        try:
+            jobs.append(read_job(body[at:end]))
+        except InvalidJob as error:
+            raise InvalidJob(f"{path}.{error.field}".removesuffix(".body"), error.reason) from error
+        following = _NEXT.match(body, end)
+        if following is None:
+            raise InvalidJob("body", f"not readable as JSON at byte {end}, behind {path}")
+        if not following[1]:
+            return jobs
+        yield
+    raise refused("jobs", "")
+
+
+def _end(body: bytes, at: int, most: int) -> int:
+    """Where the JSON value that begins at `at` ends, with the blanks behind it; 0: not before `most`."""
+    try:
+        msgspec.json.decode(memoryview(body)[at:most], type=Raw)
+    except (ValueError, RecursionError) as error:
+        if found := re.search(r"trailing characters \(byte (\d+)\)", str(error)):
+            return at + int(found[1]) - 1
+        if most < len(body) and "truncated" in str(error):
+            return 0
+    return min(most, len(body))
+
+
 read_selection = reader(Selection, known=Selection.__struct_fields__)
 read_redrive = reader(Redrive, known=Redrive.__struct_fields__)

@@ -1,21 +1,151 @@
-"""The HTTP server: uvicorn with our socket, our signal handling and our log."""
+"""The HTTP server: uvicorn with our socket, our signal handling and our log, and with bounds for each connection.
+
+A connection has HEAD_SECONDS to send the head of its first or next request. When there are as many as the process can
+have, the one that has kept the server waiting longest is closed for a new one.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import resource
 import socket
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
+from scheduler.api.problems import raw_problem
 from scheduler.errors import ConfigurationError
 from scheduler.facts.facts import API_LISTENING, tell
 from scheduler.settings import Settings
 
-PROTOCOL: dict[str, Any] = {"loop": "none", "http": "httptools", "ws": "none", "lifespan": "off", "backlog": 4096}
+PROTOCOL: dict[str, Any] = {"loop": "none", "ws": "none", "lifespan": "off", "backlog": 4096}
 QUIET: dict[str, Any] = {"access_log": False, "log_config": None, "server_header": False}
+
+MAX_CONNECTIONS = 10_000
+OTHER_FILES = 64
+HEAD_SECONDS, REQUEST_SECONDS = 10.0, 120.0
+MAX_HEAD_BYTES, PIECE_BYTES = 64 << 10, 16 << 10
+
+
+def most_connections() -> int:
+    """How many connections this process can have: MAX_CONNECTIONS, or what its limit of open files leaves."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MAX_CONNECTIONS if files < 0 else max(OTHER_FILES, min(MAX_CONNECTIONS, files - OTHER_FILES))
+
+
+class Clients(ServerState):
+    """Every connection; those that the server waits for, the longest wait first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.awaited: OrderedDict[Connection, None] = OrderedDict()
+        self._most = most_connections()
+
+    def admit(self, connection: Connection) -> None:
+        """Let it in, for the one that is awaited longest when there are too many."""
+        self.awaited[connection] = None
+        if len(self.connections) > self._most:
+            self.awaited.popitem(last=False)[0].transport.abort()
+
+    def sweep(self, now: float) -> None:
+        """End the connections that have had their time."""
+        for connection in [each for each in self.connections if isinstance(each, Connection)]:
+            if now - connection.since > (HEAD_SECONDS if connection.is_idle else REQUEST_SECONDS):
+                connection.end()
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection. What comes in one go is parsed in pieces, and no further than to a request that has to
+    wait for the answer before it. `since`: when it last finished a request or an answer.
+    """
+
+    server_state: Clients
+    since = 0.0
+    _unread, _head_bytes = b"", 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has neither a request under way nor an answer left to take."""
+        is_free = self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
+        return is_free and not self.transport.get_write_buffer_size()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Let it in; another may have to go."""
+        super().connection_made(transport)
+        self.since = self.loop.time()
+        self.server_state.admit(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody waits for it any more."""
+        self.server_state.awaited.pop(self, None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what may be parsed now."""
+        self._unread += data
+        self._parse()
+
+    def _parse(self) -> None:
+        if self.transport.is_closing():
+            self._unread = b""
+        while self._unread and not self.pipeline:
+            piece, self._unread = self._unread[:PIECE_BYTES], self._unread[PIECE_BYTES:]
+            self._head_bytes += len(piece)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(431, f"the request's head has more than {MAX_HEAD_BYTES} bytes; send less of it")
+            else:
+                super().data_received(piece)
+        if self._unread:
+            self.flow.pause_reading()
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._head_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """What comes is no head."""
+        self._head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole: now the client waits."""
+        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self.since = self.loop.time()
+            self.server_state.awaited.pop(self, None)
+
+    def on_response_complete(self) -> None:
+        """It may send its next request."""
+        self.since = self.loop.time()
+        if not self.pipeline:
+            self.server_state.awaited.pop(self, None)
+            self.server_state.awaited[self] = None
+        super().on_response_complete()
+        if self._unread:
+            self.loop.call_soon(self._parse)
+
+    def end(self) -> None:
+        """Close it: with a word when half a head has come, by force when it is closing already."""
+        if self._head_bytes and self.is_idle and not self.transport.is_closing():
+            self._refuse(408, f"the request's head did not arrive within {HEAD_SECONDS:g} s; send it whole")
+        else:
+            self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """The answer to what is no HTTP."""
+        self._refuse(400, f"{msg} It is not HTTP/1.1, or its address is none; correct its first lines")
+
+    def _refuse(self, status: int, detail: str) -> None:
+        self._unread = b""
+        self.transport.write(raw_problem(status, detail))
+        self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -23,13 +153,20 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         grace = max(1, int(settings.grace_seconds))
-        super().__init__(uvicorn.Config(app, **PROTOCOL, **QUIET, timeout_graceful_shutdown=grace))
+        super().__init__(uvicorn.Config(app, http=Connection, **PROTOCOL, **QUIET, timeout_graceful_shutdown=grace))
         self._host, self._port = settings.host, settings.port
+        self.server_state = self._clients = Clients()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leaves the signals alone."""
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """Every 0.1 s; each second, ends the connections that have had their time."""
+        if counter % 10 == 0:
+            self._clients.sweep(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     async def run_here(self) -> None:
         """Listen and serve. Raises ConfigurationError when the address is taken."""

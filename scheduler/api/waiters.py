@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from scheduler.errors import BacklogFull
+from starlette.exceptions import HTTPException
+from starlette.types import Receive
+
+from scheduler.api.server import most_connections
+from scheduler.errors import InvalidJob
 from scheduler.service import Service, pause
 from scheduler.storage.store import Store
 
@@ -22,19 +26,31 @@ class Waiters(Service):
     def __init__(self, store: Store) -> None:
         super().__init__()
         self._store = store
+        self._count, self._most = 0, min(MAX_WAITERS, most_connections() // 2)
         self._events: defaultdict[bytes, set[asyncio.Event]] = defaultdict(set)
 
-    async def wait(self, job_id: bytes, seconds: float) -> None:
-        """Return when the job is final (or gone), or after `seconds`. Raises BacklogFull past MAX_WAITERS."""
-        if len(self._events) >= MAX_WAITERS:
-            raise BacklogFull(len(self._events), MAX_WAITERS)
+    async def wait(self, job_id: bytes, seconds: float, receive: Receive) -> None:
+        """Return when the job is final (or gone), or after `seconds`; `receive` tells that the client has hung up.
+
+        Raises HTTPException when too many wait already, InvalidJob when this client does no longer.
+        """
+        if self._count >= self._most:
+            remedy = "retry in a moment, or ask without `wait`"
+            raise HTTPException(429, f"{self._count} clients wait for jobs already; {remedy}", {"retry-after": "1"})
         if not self._events:
             self.wake()
         final = asyncio.Event()
+        hung_up = asyncio.ensure_future(receive())
+        hung_up.add_done_callback(lambda _: final.set())
         self._events[job_id].add(final)
+        self._count += 1
         try:
             await pause(final, seconds)
+            if hung_up.done():
+                raise InvalidJob("wait", "the connection ended before the job did", status=400)
         finally:
+            hung_up.cancel()
+            self._count -= 1
             self._events[job_id].discard(final)
             if not self._events[job_id]:
                 del self._events[job_id]

@@ -119,3 +119,66 @@ async def test_a_bad_selection_of_dead_letters_is_a_problem_that_names_the_field
         assert _told(await http.get("/nowhere"))[0] == 404
         refused = await http.put("/dlq")
         assert (_told(refused)[0], refused.headers["allow"]) in {(405, "GET"), (405, "DELETE")}
+
+
+async def test_an_address_beside_a_hot_one_is_not_found_and_leads_nowhere(cluster: Cluster) -> None:
+    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, trust_env=False) as http:
+        for path in ("/jobs%0A", "/jobs/batch%0A", "/jobs/", "/dlq/redrive/"):
+            answer = await http.post(path, json={"type": "NOOP", "payload": {}}, headers={"Host": "evil.example"})
+            assert (answer.status_code < 500, "location" in answer.headers) == (True, False), path
+            assert answer.status_code in (400, 403, 404, 421), path
+        assert (await http.get("/jobs/01a20d5-ad6f07000-8000-0000000000000a")).status_code == 404
+    assert cluster.rows("SELECT count(*) FROM scheduler.jobs") == [(0,)]
+    assert "request_failed" not in cluster.log()
+
+
+async def test_a_key_is_one_in_header_and_body_in_latin_1_and_utf_8_and_two_are_refused(cluster: Cluster) -> None:
+    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=30, trust_env=False) as http:
+        job = {"type": "NOOP", "payload": {}}
+        first = await http.post("/jobs", json={**job, "idempotency_key": "ä"})
+        keys = [[(b"Idempotency-Key", key)] for key in (b"\xc3\xa4", b"\xe4")]
+        answers = [first, *[await http.post("/jobs", json=job, headers=key) for key in keys]]
+        assert [answer.status_code for answer in answers] == [202, 200, 200]
+        assert len({answer.json()["id"] for answer in answers}) == 1
+        two = [(b"Idempotency-Key", b"a"), (b"Idempotency-Key", b"b")]
+        assert _told(await http.post("/jobs", json=job, headers=two)) == (422, "Idempotency-Key")
+        assert _told(await http.post("/jobs", json=job, headers={"Idempotency-Key": ""})) == (422, "idempotency_key")
+    assert cluster.unfinished() == 1
+
+
+async def test_what_is_no_request_is_answered_with_a_problem(cluster: Cluster) -> None:
+    host, port = (await cluster.api()).removeprefix("http://").split(":")
+    for raw, status in ((b"\x16\x03\x01\x02\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nA: " + b"b" * 100_000, 431)):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(raw)
+        head, body = (await reader.read()).split(b"\r\n\r\n")
+        writer.close()
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert b"content-type: application/problem+json" in head
+        assert json.loads(body)["status"] == status
+
+
+async def test_a_large_batch_is_read_piece_by_piece_with_the_same_answers(cluster: Cluster) -> None:
+    async with httpx.AsyncClient(base_url=await cluster.api(), timeout=60, trust_env=False) as http:
+        payload = json.dumps({"b": [[]] * 9_000, "a": {str(n): n / 7 for n in range(9_000)}}).encode()
+        assert len(payload) > 64 << 10
+        jobs = [b'{"type":"NOOP","payload":' + payload + b"}"] * 3
+        good = b'{"jobs": [' + b" , ".join(jobs) + b" ] } "
+        assert len((await http.post("/jobs/batch", content=good, headers=JSON)).json()["ids"]) == 3
+        for bad, status, field in (
+            (good.replace(b"] } ", b"]"), 422, "body"),
+            (good.replace(b" , ", b" ; "), 422, "body"),
+            (good.replace(b'"b": [[]', b'"b": [[}', 1), 422, "jobs[0]"),
+            (good.replace(b'"NOOP"', b'"NOPE"'), 422, "jobs[0].type"),
+            (good.replace(b"[[]", b"[1e400", 1), 422, "jobs[0].payload"),
+            (good.replace(b"[[]", b"[" + b"[" * 101 + b"]" * 101, 1), 422, "jobs[0].payload"),
+            (good.replace(b"[[]", b'["' + b"x" * (2 << 20) + b'"', 1), 413, "jobs[0]"),
+        ):
+            answer = await http.post("/jobs/batch", content=bad, headers=JSON)
+            assert _told(answer) == (status, field), answer.text
+        keyed = jobs[0][:-1] + b',"idempotency_key":"k"}'
+        turned = json.dumps(dict(reversed(json.loads(payload).items()))).encode()
+        again = b'{"idempotency_key":"k","type":"NOOP","payload":' + turned + b"}"
+        answers = [await http.post("/jobs", content=body, headers=JSON) for body in (keyed, again)]
+        assert [answer.status_code for answer in answers] == [202, 200]
+    assert cluster.unfinished() == 4

@@ -57,7 +57,21 @@ def test_raw_ids_and_their_text_are_the_same_thing() -> None:
     assert id_bytes(id_text(raw).upper()) == raw
 
 
-@pytest.mark.parametrize("text", ["", "x" * 36, "0" * 32, "0" * 35, "0" * 37, "é" * 36, f"{{{'0' * 32}}}", "\x00" * 36])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x" * 36,
+        "0" * 32,
+        "0" * 35,
+        "0" * 37,
+        "é" * 36,
+        f"{{{'0' * 32}}}",
+        "\x00" * 36,
+        "0" * 32 + "----",
+        "01a20d5-ad6f07000-8000-000000000000a",
+    ],
+)
 def test_what_is_no_uuid_has_no_bytes(text: str) -> None:
     assert id_bytes(text) is None
 

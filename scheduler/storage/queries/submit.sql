@@ -7,7 +7,7 @@ SELECT n.id, n.type, n.payload::json, n.max_attempts, n.timeout_seconds, due.at,
        CASE WHEN due.at > now() + interval '1 minute' THEN due.at - interval '1 minute'
             WHEN n.delay > 0 OR n.run_at IS NOT NULL THEN '-infinity' ELSE now() + interval '1 second' END,
        n.idempotency_key, n.fingerprint
-FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(payloads)s::text[], %(max_attempts)s::int[], %(timeouts)s::float8[],
+FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(payloads)b::text[], %(max_attempts)s::int[], %(timeouts)s::float8[],
             %(delays)s::float8[], %(run_ats)s::float8[], %(keys)s::text[], %(fingerprints)s::bytea[])
      AS n(id, type, payload, max_attempts, timeout_seconds, delay, run_at, idempotency_key, fingerprint),
      greatest(now(), coalesce(to_timestamp(n.run_at), now() + n.delay * interval '1 second')) AS due(at),
@@ -27,7 +27,7 @@ INSERT INTO scheduler.jobs (id, type, payload, max_attempts, timeout_seconds, ru
 SELECT n.id, n.type, n.payload::json, n.max_attempts, n.timeout_seconds, due.at,
        CASE WHEN due.at > now() + interval '1 minute' THEN due.at - interval '1 minute' ELSE '-infinity' END,
        n.idempotency_key, n.fingerprint
-FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(payloads)s::text[], %(max_attempts)s::int[], %(timeouts)s::float8[],
+FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(payloads)b::text[], %(max_attempts)s::int[], %(timeouts)s::float8[],
             %(delays)s::float8[], %(run_ats)s::float8[], %(keys)s::text[], %(fingerprints)s::bytea[])
      AS n(id, type, payload, max_attempts, timeout_seconds, delay, run_at, idempotency_key, fingerprint),
      greatest(now(), coalesce(to_timestamp(n.run_at), now() + n.delay * interval '1 second')) AS due(at)
