@@ -26,7 +26,7 @@ from scheduler.submission.intake import Intake
 from scheduler.submission.submission import PIECE_BYTES, Made, Steps
 
 Headers = dict[bytes, bytes]
-Handle = Callable[[Scope, bytes], Awaitable[Response]]
+Handle = Callable[[Headers, bytes], Awaitable[Response]]
 
 BODY_SECONDS = 30.0
 ROOM_AROUND_PAYLOAD = 64 << 10
@@ -57,20 +57,20 @@ class HotPath:
             scope["body"] = await self._body(headers, receive, limit)
             if method == "GET":
                 scope["body"] = b""  # nothing reads it, and a long poll would keep it
-            answer: ASGIApp = await handle(scope, scope["body"]) if handle else self._behind
+            answer: ASGIApp = await handle(headers, scope["body"]) if handle else self._behind
         except Exception as error:
             answer = from_error(error, method, path)
         await answer(scope, receive, send)
 
-    async def _submit(self, scope: Scope, content: bytes) -> Response:
-        [job] = await self._jobs(len(content), self._reading(content, _key(scope)))
+    async def _submit(self, headers: Headers, content: bytes) -> Response:
+        [job] = await self._jobs(len(content), self._reading(content, _key(headers)))
         [receipt] = await self._intake.submit([job])
         text = id_text(receipt.id)
         answer = SubmittedJob(text, receipt.status, job.type, job.max_attempts)
         return as_json(answer, 200 if receipt.is_repeat else 202, {"location": f"/jobs/{text}"})
 
-    async def _submit_batch(self, scope: Scope, content: bytes) -> Response:
-        if _key(scope) is not None:
+    async def _submit_batch(self, headers: Headers, content: bytes) -> Response:
+        if _key(headers) is not None:
             raise InvalidJob("Idempotency-Key", "a batch takes idempotency_key in each job, not the header")
         receipts = await self._intake.submit(await self._jobs(len(content), self._reading_batch(content), "jobs[{}]."))
         return as_json(SubmittedBatch([id_text(receipt.id) for receipt in receipts]), 202)
@@ -155,14 +155,11 @@ async def _in_turns(steps: Steps[Made]) -> Made:
             until = time.perf_counter() + TURN_SECONDS
 
 
-def _key(scope: Scope) -> str | None:
-    """The Idempotency-Key header, in UTF-8 or else latin-1, as the same key in a body. Raises InvalidJob for two."""
-    found: list[bytes] = [value for name, value in scope["headers"] if name == b"idempotency-key"]
-    if not found:
+def _key(headers: Headers) -> str | None:
+    """The Idempotency-Key header, in UTF-8 or else latin-1, as the same key in a body."""
+    if (found := headers.get(b"idempotency-key")) is None:
         return None
-    if len({*found}) > 1:
-        raise InvalidJob("Idempotency-Key", "is sent twice and differs; send one")
     try:
-        return found[0].decode()
+        return found.decode()
     except UnicodeDecodeError:
-        return found[0].decode("latin-1")
+        return found.decode("latin-1")

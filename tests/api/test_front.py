@@ -141,7 +141,7 @@ async def test_a_key_is_one_in_header_and_body_in_latin_1_and_utf_8_and_two_are_
         assert [answer.status_code for answer in answers] == [202, 200, 200]
         assert len({answer.json()["id"] for answer in answers}) == 1
         two = [(b"Idempotency-Key", b"a"), (b"Idempotency-Key", b"b")]
-        assert _told(await http.post("/jobs", json=job, headers=two)) == (422, "Idempotency-Key")
+        assert _told(await http.post("/jobs", json=job, headers=two))[0] == 400
         assert _told(await http.post("/jobs", json=job, headers={"Idempotency-Key": ""})) == (422, "idempotency_key")
     assert cluster.unfinished() == 1
 
