@@ -21,6 +21,7 @@ import psycopg
 from redis import Redis
 
 from chaos.errors import StackFailed
+from chaos.load.workload import JSON
 from chaos.rack.servers import Servers
 from chaos.rack.stack import Shape, Stack
 from chaos.record.aim import API, worker
@@ -127,7 +128,7 @@ def _send(stack: Stack, jobs: int) -> None:
 
     async def send() -> None:
         async with (
-            httpx.AsyncClient(base_url=stack.api_url, timeout=30, trust_env=False) as http,
+            httpx.AsyncClient(base_url=stack.api_url, headers=JSON, timeout=30, trust_env=False) as http,
             asyncio.TaskGroup() as group,
         ):
             for _ in range(SENDERS):

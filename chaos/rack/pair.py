@@ -14,6 +14,7 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 import redis
 
@@ -72,9 +73,21 @@ class Pair:
         self._replica = Redis(self._folder)
 
     def __enter__(self) -> Self:
-        self._replica.start()
-        _tell(self._replica, LOOPBACK, str(self._first.port))
-        self._relay = Relay(self._first.port)
+        try:
+            self._replica.folder.mkdir(mode=0o700)
+            for password in self._first.folder.glob("password.*"):  # one for both, as for any pair
+                shutil.copy2(password, self._replica.folder)
+            self._replica.start()
+            for server in (self._first, self._replica):
+                _ask(
+                    server, "CONFIG", "SET", "masteruser", "default", "masterauth", urlsplit(server.url).password or ""
+                )
+            _tell(self._replica, LOOPBACK, str(self._first.port))
+            self._relay = Relay(self._first.port)
+        except BaseException:
+            self._replica.erase()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
         return self
 
     def __exit__(
@@ -89,7 +102,7 @@ class Pair:
     @property
     def url(self) -> str:
         """Of whichever is the master."""
-        return f"redis://{LOOPBACK}:{self._relay.server_address[1]}/0"
+        return at(self._first.url, self._relay.server_address[1])
 
     def fail_over(self) -> int:
         """The replica takes the address over, with what it has; the old master becomes its replica."""
@@ -105,9 +118,19 @@ class Pair:
         _tell(self._replica, *NOBODY)
 
 
+def at(url: str, port: int) -> str:
+    """The URL of another server with the same passwords."""
+    own = urlsplit(url)
+    return own._replace(netloc=f"{own.netloc.rpartition(':')[0]}:{port}").geturl()
+
+
 def _tell(server: Redis, *master: str) -> None:
+    _ask(server, "REPLICAOF", *master)
+
+
+def _ask(server: Redis, *words: str) -> None:
     try:
-        with redis.Redis(port=server.port, socket_timeout=5, socket_connect_timeout=5) as client:
-            client.execute_command("REPLICAOF", *master)
+        with redis.Redis.from_url(server.url, socket_timeout=5, socket_connect_timeout=5) as client:
+            client.execute_command(*words)
     except redis.RedisError as error:
-        raise FaultFailed(f"Redis at port {server.port}, told REPLICAOF {' '.join(master)}: {error}") from error
+        raise FaultFailed(f"Redis at port {server.port}, told {words[0]}: {error}") from error

@@ -17,18 +17,18 @@ from scheduler.embedded.process import Account, runs_on
 def test_a_child_gets_the_signal_when_its_parent_is_killed_but_not_when_the_starting_thread_ends(folder: Path) -> None:
     script = (
         "import sys, threading, time; from pathlib import Path; from scheduler.embedded import launch\n"
-        "def start(): print(launch(['/bin/sleep', '61'], log=Path(sys.argv[1])).pid, flush=True)\n"
+        "def start(): print(launch([sys.argv[2], '61'], log=Path(sys.argv[1])).pid, flush=True)\n"
         "thread = threading.Thread(target=start); thread.start(); thread.join(); sys.stdin.readline()"
     )
-    arguments = [sys.executable, "-c", script, str(folder / "log")]
+    arguments = [sys.executable, "-c", script, str(folder / "log"), str(sleep := Path("/bin/sleep").resolve())]
     pipe = subprocess.PIPE
     with subprocess.Popen(arguments, stdin=pipe, stdout=pipe, text=True) as owner:
         assert owner.stdout is not None
         pid = int(owner.stdout.readline())
-        assert until(lambda: runs_on(pid, Path("/bin/sleep")), 5)
-        assert not until(lambda: not runs_on(pid, Path("/bin/sleep")), 0.3)
+        assert until(lambda: runs_on(pid, sleep), 20)
+        assert not until(lambda: not runs_on(pid, sleep), 0.3)
         owner.kill()
-    assert until(lambda: not runs_on(pid, Path("/bin/sleep")), 5)
+    assert until(lambda: not runs_on(pid, sleep), 20)
 
 
 def test_a_child_is_out_of_reach_of_the_terminal(folder: Path) -> None:

@@ -48,7 +48,7 @@ def scheduler_settings():
 @pytest.fixture(autouse=True)
 def told(scheduler_stack):
     yield
-    [[data]] = scheduler_stack.rows("SHOW data_directory")
+    [[data]] = scheduler_stack.rows("SHOW embedded.data")
     with scheduler_stack.redis() as redis:
         redis_pid = redis.info("server")["process_id"]
     postgres_pid = int((Path(data) / "postmaster.pid").read_text().split()[0])

@@ -59,7 +59,7 @@ async def test_a_worker_without_rights_to_lanes_and_dead_letters_works_on_and_re
             assert ends == ["COMPLETED", "FAILED", "FAILED"]
             log = await eventually(cluster.log, within=20, until=lambda text: text.count("key_unusable") >= 4)
             assert log.count("key_unusable") == 4, "lanes and three keys of the letters, each once"
-            cluster.start("api", redis_url=limited, port=(port := free_port()))
+            cluster.start("api", redis_url=limited, api_keys="one", port=(port := free_port()))
             said = await eventually(lambda: _redis_of(port), within=30, until=lambda found: own in found)
             assert f"{cluster.stream}:dlq: " in said
         finally:
@@ -69,7 +69,9 @@ async def test_a_worker_without_rights_to_lanes_and_dead_letters_works_on_and_re
 
 def _redis_of(port: int) -> str:
     try:
-        answer = httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False, timeout=10)
+        answer = httpx.get(
+            f"http://127.0.0.1:{port}/readyz", headers={"authorization": "Bearer one"}, trust_env=False, timeout=10
+        )
     except httpx.TransportError:
         return ""
     assert answer.status_code == 503

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -12,7 +11,7 @@ import redis
 
 from chaos.errors import FaultFailed
 from chaos.faults.catalogue import make_fault
-from chaos.rack.pair import Pair
+from chaos.rack.pair import Pair, at
 from chaos.rack.servers import Servers
 from chaos.rack.stack import Shape, Stack
 from chaos.rack.world import StackWorld
@@ -39,17 +38,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Sta
         yield stack, StackWorld(stack)
 
 
-def connected(port: int) -> redis.Redis:
-    return redis.Redis(port=port, socket_timeout=5, decode_responses=True)
+def connected(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, socket_timeout=5, decode_responses=True)
 
 
 def test_a_failover_leaves_connections_where_they_are_and_brings_back_what_has_grown_stale(
     world: tuple[Stack, StackWorld],
 ) -> None:
     stack, breaks = world
-    port = urlsplit(stack.redis_url).port or 0
-    fault = make_fault(Planned(0, "failover", REDIS, 1))
-    with connected(port) as old, connected(port) as later, connected(port) as last:
+    url, fault = stack.redis_url, make_fault(Planned(0, "failover", REDIS, 1))
+    with connected(url) as old, connected(url) as later, connected(url) as last:
         old.set("seen", "by both")
         old.wait(1, 5_000)
         first = old.info("server")["tcp_port"]
@@ -72,13 +70,14 @@ def test_a_failover_leaves_connections_where_they_are_and_brings_back_what_has_g
 
 def test_after_the_block_the_first_server_takes_writes_again_and_the_other_is_gone(tmp_path: Path) -> None:
     with Redis(tmp_path) as server:
+        url = server.url
         with Pair(server) as pair:
             other = pair.fail_over()
             pair.part()
-        with connected(server.port) as client:
+        with connected(server.url) as client:
             assert client.set("taken", 1)
         with pytest.raises(redis.ConnectionError):
-            connected(other).ping()
+            connected(at(url, other)).ping()
 
 
 def test_a_stack_without_a_replica_says_what_it_lacks(world: tuple[Stack, StackWorld]) -> None:

@@ -213,6 +213,7 @@ def _clients(database_url: str, redis_url: str, stream: str, deadline_seconds: f
 
 async def _empty(own: World) -> None:
     await own.record.postgres.fetch("WITH j AS (DELETE FROM scheduler.jobs) DELETE FROM scheduler.workers")
+    await own.record.postgres.fetch("WITH a AS (DELETE FROM scheduler.audit) DELETE FROM scheduler.api_keys")
     await own.index._redis.flushall()
     await own.index.ensure_group()
     for script in own.index._scripts.values():
