@@ -60,12 +60,16 @@ class Watch:
 
 def end_process(reason: str, code: int = os.EX_SOFTWARE) -> NoReturn:
     """Say why, with every thread's stack, and end at once: the lease runs out, and others take over."""
-    tell(WORKER_USELESS, reason=reason)
-    faulthandler.dump_traceback(all_threads=True)
-    leave_at_once(code)
+    try:
+        tell(WORKER_USELESS, reason=reason)
+        faulthandler.dump_traceback(all_threads=True)
+    finally:
+        leave_at_once(code)
 
 
 def leave_at_once(code: int) -> NoReturn:
-    """End this process whatever still runs in it."""
-    sys.stderr.flush()
-    os._exit(code)
+    """End this process whatever still runs in it, also where standard error is closed or nobody reads it."""
+    try:
+        sys.stderr.flush()
+    finally:
+        os._exit(code)

@@ -120,6 +120,18 @@ def test_a_folder_of_another_user_is_refused_with_the_remedy(kind: type[Server],
         make(kind).start()
 
 
+@both
+def test_a_folder_with_other_data_is_refused_and_left_as_it_is(kind: type[Server], folder: Path, make: Make) -> None:
+    place = folder / kind.name
+    (place / "data").mkdir(parents=True)
+    place.chmod(0o755)
+    (place / "data" / "base").write_text("another server's")
+    with pytest.raises(Untrusted, match=rf"{place} holds no data of this server, but data; move it away, or choose"):
+        make(kind).start()
+    assert (place / "data" / "base").read_text() == "another server's"
+    assert (place.stat().st_mode & 0o777, place.stat().st_uid) == (0o755, os.geteuid())
+
+
 def test_a_data_folder_in_which_everybody_may_write_is_refused(folder: Path, make: Make) -> None:
     folder.chmod(0o1777)
     with pytest.raises(Untrusted, match=rf"every user may write in {folder}.*chmod o-w"):
@@ -141,7 +153,7 @@ def test_what_may_be_planted_ends_up_with_words_and_two(folder: Path) -> None:
 def test_a_hard_link_among_data_that_are_handed_over_is_refused(folder: Path, make: Make) -> None:
     (folder / "redis").mkdir()
     (folder / "victim").write_text("")
-    os.link(folder / "victim", folder / "redis" / "hard")
+    os.link(folder / "victim", folder / "redis" / "password.default")
     with pytest.raises(Untrusted, match="has another name elsewhere"):
         make(Redis).start()
     assert (folder / "victim").stat().st_uid == 0

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,3 +66,14 @@ async def test_a_worker_whose_heartbeat_ends_ends_too(monkeypatch: pytest.Monkey
     own.start()
     await eventually(lambda: reasons == ["the heartbeat has ended"], within=10)
     await own.stop()
+
+
+@pytest.mark.parametrize("closed", ["import os, sys; os.close(2); sys.stderr = None; ", ""], ids=["closed", "unread"])
+def test_a_useless_worker_ends_though_it_cannot_say_why(closed: str) -> None:
+    ending = "import sys; from scheduler.worker.watch import end_process; sys.stdin.read(); end_process('of no use')"
+    process = subprocess.Popen([sys.executable, "-c", closed + ending], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdin
+    assert process.stderr
+    process.stderr.close()
+    process.stdin.close()
+    assert process.wait(30) == os.EX_SOFTWARE
