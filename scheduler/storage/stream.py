@@ -12,11 +12,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
@@ -42,24 +41,21 @@ _NO_URL = "SCHEDULER_REDIS_URL is no redis://user:password@host:6379/0; in a pas
 _LEFT = {"READONLY", "MISCONF", "LOADING", "NOREPLICAS", "MASTERDOWN"}
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A stream entry, of a lane with `@` and the lane's type behind it, and its job id; empty when it has none."""
 
     entry: bytes
     job_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """What was read of a worker's share, and how much waits undelivered beyond it."""
 
     deliveries: list[Delivery]
     waiting: int
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """Whether the turn is ours; if so, how long the oldest undelivered entry has been queued (0: there is none), else
     how long the other's turn lasts.
     """
@@ -68,8 +64,7 @@ class Look:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Lengths:
+class Lengths(NamedTuple):
     """How many entries or ids each key holds."""
 
     stream: int
@@ -375,15 +370,9 @@ class Stream:
             await self._redis.delete(*self._dlq_keys)
 
     async def lengths(self) -> Lengths:
-        """Of all keys, at about one moment."""
-        async with translated():
-            held = await self._redis.xpending(self.stream, self.group)
-            return Lengths(
-                stream=int(await self._redis.xlen(self.stream)),
-                pending=int(held["pending"]),
-                retry=int(await self._redis.zcard(self.retry)),
-                dlq=int(await self._redis.xlen(self.dlq)),
-            )
+        """Of all keys, the lanes counted with the stream."""
+        keys = [self.stream, self.retry, self.dlq, self._lanes]
+        return Lengths(*await self._script("lengths", keys, [self.group, self._lane]))
 
 
 @asynccontextmanager

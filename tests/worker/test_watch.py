@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -44,6 +45,19 @@ async def test_what_stands_still_for_too_many_beats_ends_the_process(
     monkeypatch.setattr(watch, "end_process", end)
     with pytest.raises(EndedError, match=f"{still} has stood still for 3 s"):
         await nine_beats(moves=moves, starved=starved)
+
+
+async def test_a_process_without_a_descriptor_left_cannot_settle_what_it_holds_and_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch, "end_process", end)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))
+    try:
+        with pytest.raises(EndedError, match="the opening of files has stood still for 3 s"):
+            await nine_beats(moves=True, starved=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 async def test_what_moves_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
