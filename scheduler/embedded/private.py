@@ -5,6 +5,7 @@ What another user may have planted is refused, never followed and never repaired
 
 from __future__ import annotations
 
+import fcntl
 import fnmatch
 import os
 import pwd
@@ -28,7 +29,11 @@ class Held:
     """
 
     def __init__(self, path: Path, account: Account | None) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        first = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            self.descriptor = fcntl.fcntl(first, fcntl.F_DUPFD_CLOEXEC, 3)  # below lie a child's standard streams
+        finally:
+            os.close(first)
         self.seen = path
         if account and not account.reaches(path):
             self.seen = DESCRIPTORS / str(self.descriptor)

@@ -28,7 +28,7 @@ from scheduler.errors import ConfigurationError, StoreUnavailable
 from scheduler.facts import facts
 from scheduler.facts.facts import tell
 from scheduler.jobs.job import id_text
-from scheduler.storage.garbage import FOREIGN, ID_BYTES, Flaws, sound
+from scheduler.storage.garbage import FOREIGN, ID_BYTES, flaws_of, sound
 from scheduler.storage.rows import Letter
 
 MAX_IDS_A_CALL = 1_000
@@ -124,7 +124,6 @@ class Stream:
         self._lane, self._lanes = f"{{{stream}}}:lane:", f"{{{stream}}}:lanes"
         own = {stream: "stream", self.retry: "zset", self._lanes: "set", self._turn: "string"}
         self._types = own | dict(zip(self._dlq_keys, ("stream", "zset", "hash"), strict=True))
-        self._flaws = Flaws(self._script, group)
         self.types: frozenset[str] = frozenset()
         self.lanes: tuple[str, ...] = ()  # those that exist, as far as known
         self.on_scheduled: Callable[[float], None] = lambda _: None
@@ -153,7 +152,8 @@ class Stream:
 
     async def flaws(self, *, mend: bool = False) -> dict[str, str]:
         """Key -> what is wrong with it. `mend`: put such keys aside, and sift out what is no id, where that helps."""
-        flaws = await self._flaws.of(self._types | {self._lane + each: "stream" for each in self.lanes}, mend=mend)
+        types = self._types | {self._lane + each: "stream" for each in self.lanes}
+        flaws = await flaws_of(lambda key, kind: self._script("flaw", [key], [kind, self.group, int(mend)]), types)
         if mend and self.retry not in flaws:
             sound(self.retry, await self._script("sift", [self.retry], [SAMPLE]))
         return flaws

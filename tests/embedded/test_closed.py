@@ -86,6 +86,16 @@ def test_under_root_a_server_runs_as_a_user_of_its_own_below_a_private_folder(
         pwd.getpwuid(SERVERS.uid)
 
 
+@as_root
+def test_a_server_starts_for_a_process_whose_standard_streams_are_closed(folder: Path) -> None:
+    private = folder / "private"
+    private.mkdir(mode=0o700)
+    start = "from pathlib import Path; from scheduler.embedded import Postgres, Redis\n"
+    start += f"for kind in (Redis, Postgres):\n    kind(Path({str(private)!r})).start().stop()"
+    words = [sys.executable, "-c", f"import os; os.closerange(0, 3)\n{start}"]
+    assert subprocess.run(words, cwd=ROOT, timeout=120, check=False).returncode == 0
+
+
 # -- what is planted
 
 
