@@ -57,17 +57,6 @@ async def test_acknowledged_entries_are_trimmed_to_an_empty_stream(stream: Strea
     assert await stream.lengths() == Lengths(0, 0, 0, 0)
 
 
-async def test_lanes_count_with_the_stream(stream: Stream) -> None:
-    await stream.publish(some(3))
-    await stream.forward("T", await stream.read("a", 2))
-    await stream.trim()
-    assert await stream.lengths() == Lengths(3, 0, 0, 0)
-    await stream.open_lanes()
-    stream.types = frozenset({"T"})
-    await stream.read("a", 3)
-    assert (await stream.lengths()).pending == 3
-
-
 async def test_trimming_keeps_what_is_pending_and_what_nobody_has_read(stream: Stream) -> None:
     ids = some(30)
     await stream.publish(ids)
