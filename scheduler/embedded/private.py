@@ -5,6 +5,8 @@ What another user may have planted is refused, never followed and never repaired
 
 from __future__ import annotations
 
+import fcntl
+import fnmatch
 import os
 import pwd
 import stat
@@ -27,7 +29,11 @@ class Held:
     """
 
     def __init__(self, path: Path, account: Account | None) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        first = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            self.descriptor = fcntl.fcntl(first, fcntl.F_DUPFD_CLOEXEC, 3)  # below lie a child's standard streams
+        finally:
+            os.close(first)
         self.seen = path
         if account and not account.reaches(path):
             self.seen = DESCRIPTORS / str(self.descriptor)
@@ -76,10 +82,11 @@ def take_data_dir(path: Path) -> None:
         raise Untrusted(f"every user may write in {path}, and so plant data; `chmod o-w` it, or {ELSEWHERE}")
 
 
-def take(path: Path, account: Account | None, former: Iterable[int] = ()) -> None:
+def take(path: Path, account: Account | None, former: Iterable[int] = (), marks: Iterable[str] = ("*",)) -> None:
     """See that the folder is the account's (None: ours) and nobody else may look into it; it is made when missing.
 
-    What belongs to one of the `former` owners is handed over. Raises Untrusted for whatever else stands there.
+    What belongs to one of the `former` owners is handed over. Raises Untrusted for whatever else stands there, such as
+    a folder that is not empty and has no name in it that fits one of the `marks`.
     """
     own = account.uid if account else os.geteuid()
     if not os.path.lexists(path):
@@ -94,6 +101,9 @@ def take(path: Path, account: Account | None, former: Iterable[int] = ()) -> Non
         if owner != own and owner not in former:
             remedy = f"be that user, remove it, `chown -R {own}` it if it is yours, or {ELSEWHERE}"
             raise Untrusted(f"{path} belongs to uid {owner}, not to uid {own}; {remedy}")
+        there = sorted(os.listdir(folder))  # noqa: PTH208  (of a descriptor)
+        if there and not any(fnmatch.filter(there, mark) for mark in marks):
+            raise Untrusted(f"{path} holds no data of this server, but {there[0]}; move it away, or {ELSEWHERE}")
         if account and owner != own:
             _hand_over(path, folder, account)
         os.fchmod(folder, 0o700)

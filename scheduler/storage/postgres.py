@@ -9,7 +9,6 @@ back-off: how long a store stays away is the caller's affair, see `Service`.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -257,11 +256,13 @@ async def _pin(connection: Connection) -> None:
 
 
 def _sever(connection: Connection) -> None:
-    """End every wait on this connection now: shut its socket down under libpq's feet."""
+    """End every wait on this connection now: shut its socket down under libpq's feet, without a descriptor more."""
     if connection.closed:
         return
-    with socket.socket(fileno=os.dup(connection.fileno())) as twin, suppress(OSError):
-        twin.shutdown(socket.SHUT_RDWR)
+    own = socket.socket(fileno=connection.fileno())
+    with suppress(OSError):
+        own.shutdown(socket.SHUT_RDWR)
+    own.detach()
 
 
 def _unprepared(error: psycopg.Error) -> SchedulerError:

@@ -12,11 +12,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
@@ -29,7 +28,7 @@ from scheduler.errors import ConfigurationError, StoreUnavailable
 from scheduler.facts import facts
 from scheduler.facts.facts import tell
 from scheduler.jobs.job import id_text
-from scheduler.storage.garbage import FOREIGN, ID_BYTES, Flaws, sound
+from scheduler.storage.garbage import FOREIGN, ID_BYTES, flaws_of, sound
 from scheduler.storage.rows import Letter
 
 MAX_IDS_A_CALL = 1_000
@@ -42,24 +41,21 @@ _NO_URL = "SCHEDULER_REDIS_URL is no redis://user:password@host:6379/0; in a pas
 _LEFT = {"READONLY", "MISCONF", "LOADING", "NOREPLICAS", "MASTERDOWN"}
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A stream entry, of a lane with `@` and the lane's type behind it, and its job id; empty when it has none."""
 
     entry: bytes
     job_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """What was read of a worker's share, and how much waits undelivered beyond it."""
 
     deliveries: list[Delivery]
     waiting: int
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """Whether the turn is ours; if so, how long the oldest undelivered entry has been queued (0: there is none), else
     how long the other's turn lasts.
     """
@@ -68,8 +64,7 @@ class Look:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Lengths:
+class Lengths(NamedTuple):
     """How many entries or ids each key holds."""
 
     stream: int
@@ -129,7 +124,6 @@ class Stream:
         self._lane, self._lanes = f"{{{stream}}}:lane:", f"{{{stream}}}:lanes"
         own = {stream: "stream", self.retry: "zset", self._lanes: "set", self._turn: "string"}
         self._types = own | dict(zip(self._dlq_keys, ("stream", "zset", "hash"), strict=True))
-        self._flaws = Flaws(self._script, group)
         self.types: frozenset[str] = frozenset()
         self.lanes: tuple[str, ...] = ()  # those that exist, as far as known
         self.on_scheduled: Callable[[float], None] = lambda _: None
@@ -158,7 +152,8 @@ class Stream:
 
     async def flaws(self, *, mend: bool = False) -> dict[str, str]:
         """Key -> what is wrong with it. `mend`: put such keys aside, and sift out what is no id, where that helps."""
-        flaws = await self._flaws.of(self._types | {self._lane + each: "stream" for each in self.lanes}, mend=mend)
+        types = self._types | {self._lane + each: "stream" for each in self.lanes}
+        flaws = await flaws_of(lambda key, kind: self._script("flaw", [key], [kind, self.group, int(mend)]), types)
         if mend and self.retry not in flaws:
             sound(self.retry, await self._script("sift", [self.retry], [SAMPLE]))
         return flaws
@@ -375,15 +370,9 @@ class Stream:
             await self._redis.delete(*self._dlq_keys)
 
     async def lengths(self) -> Lengths:
-        """Of all keys, at about one moment."""
-        async with translated():
-            held = await self._redis.xpending(self.stream, self.group)
-            return Lengths(
-                stream=int(await self._redis.xlen(self.stream)),
-                pending=int(held["pending"]),
-                retry=int(await self._redis.zcard(self.retry)),
-                dlq=int(await self._redis.xlen(self.dlq)),
-            )
+        """Of all keys, the lanes counted with the stream."""
+        keys = [self.stream, self.retry, self.dlq, self._lanes]
+        return Lengths(*await self._script("lengths", keys, [self.group, self._lane]))
 
 
 @asynccontextmanager

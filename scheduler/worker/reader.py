@@ -80,7 +80,7 @@ class Reader(Service):
 
     async def _read(self, room: int) -> None:
         """Take what is this worker's share, and what the others leave; wait for more only while a slot is free."""
-        if self._slots.busy and (early := self._read_at + PACE_SECONDS - time.monotonic()) > 0:
+        if self._slots.running and (early := self._read_at + PACE_SECONDS - time.monotonic()) > 0:
             await asyncio.sleep(early)
         self._read_at = now = time.monotonic()
         insists = now < self._insist_until or 0 < self._left_at <= now - SHARE_SECONDS

@@ -42,11 +42,6 @@ class Slots:
         self.running: set[asyncio.Task[None]] = set()
 
     @property
-    def busy(self) -> bool:
-        """Whether some job runs."""
-        return bool(self.running)
-
-    @property
     def starved(self) -> bool:
         """Whether a job waits although there is room, and nothing is on its way to take it up."""
         return bool(self._hands.queue) and len(self.running) < self._hands.concurrency and not self._starting

@@ -1,7 +1,7 @@
 """Is this worker still of use? Asked by the heartbeat's thread before each renewal: a useless worker gets none.
 
-A worker counts as useful while each of its loops goes round and no job waits beside a free slot. Rounds are counted by
-beats, not by clocks: a process that was stopped for an hour has missed none.
+A worker counts as useful while each of its loops goes round, no job waits beside a free slot, and it can open files.
+Rounds are counted by beats, not by clocks: a process that was stopped for an hour has missed none.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Watch:
     def check(self) -> None:
         """Look once a beat. Says where a loop is blocked; ends the process when something stands still for too long."""
         marks: dict[str, object] = {loop.name: loop.ticked_at for loop in self._loops}
+        marks["the opening of files"] = object() if _can_open() else "no descriptor is left"
         marks |= {"event loop": self._turns, "slots": "starved" if self._slots.starved else object()}
         self._loop.call_soon_threadsafe(self._turn)
         for name, mark in marks.items():
@@ -58,14 +59,26 @@ class Watch:
         return " < ".join(f"{each.filename}:{each.lineno} {each.name}" for each in reversed(frames))
 
 
+def _can_open() -> bool:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    return True
+
+
 def end_process(reason: str, code: int = os.EX_SOFTWARE) -> NoReturn:
     """Say why, with every thread's stack, and end at once: the lease runs out, and others take over."""
-    tell(WORKER_USELESS, reason=reason)
-    faulthandler.dump_traceback(all_threads=True)
-    leave_at_once(code)
+    try:
+        tell(WORKER_USELESS, reason=reason)
+        faulthandler.dump_traceback(all_threads=True)
+    finally:
+        leave_at_once(code)
 
 
 def leave_at_once(code: int) -> NoReturn:
-    """End this process whatever still runs in it."""
-    sys.stderr.flush()
-    os._exit(code)
+    """End this process whatever still runs in it, also where standard error is closed or nobody reads it."""
+    try:
+        sys.stderr.flush()
+    finally:
+        os._exit(code)

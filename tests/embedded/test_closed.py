@@ -86,6 +86,16 @@ def test_under_root_a_server_runs_as_a_user_of_its_own_below_a_private_folder(
         pwd.getpwuid(SERVERS.uid)
 
 
+@as_root
+def test_a_server_starts_for_a_process_whose_standard_streams_are_closed(folder: Path) -> None:
+    private = folder / "private"
+    private.mkdir(mode=0o700)
+    start = "from pathlib import Path; from scheduler.embedded import Postgres, Redis\n"
+    start += f"for kind in (Redis, Postgres):\n    kind(Path({str(private)!r})).start().stop()"
+    words = [sys.executable, "-c", f"import os; os.closerange(0, 3)\n{start}"]
+    assert subprocess.run(words, cwd=ROOT, timeout=120, check=False).returncode == 0
+
+
 # -- what is planted
 
 
@@ -120,6 +130,18 @@ def test_a_folder_of_another_user_is_refused_with_the_remedy(kind: type[Server],
         make(kind).start()
 
 
+@both
+def test_a_folder_with_other_data_is_refused_and_left_as_it_is(kind: type[Server], folder: Path, make: Make) -> None:
+    place = folder / kind.name
+    (place / "data").mkdir(parents=True)
+    place.chmod(0o755)
+    (place / "data" / "base").write_text("another server's")
+    with pytest.raises(Untrusted, match=rf"{place} holds no data of this server, but data; move it away, or choose"):
+        make(kind).start()
+    assert (place / "data" / "base").read_text() == "another server's"
+    assert (place.stat().st_mode & 0o777, place.stat().st_uid) == (0o755, os.geteuid())
+
+
 def test_a_data_folder_in_which_everybody_may_write_is_refused(folder: Path, make: Make) -> None:
     folder.chmod(0o1777)
     with pytest.raises(Untrusted, match=rf"every user may write in {folder}.*chmod o-w"):
@@ -141,7 +163,7 @@ def test_what_may_be_planted_ends_up_with_words_and_two(folder: Path) -> None:
 def test_a_hard_link_among_data_that_are_handed_over_is_refused(folder: Path, make: Make) -> None:
     (folder / "redis").mkdir()
     (folder / "victim").write_text("")
-    os.link(folder / "victim", folder / "redis" / "hard")
+    os.link(folder / "victim", folder / "redis" / "password.default")
     with pytest.raises(Untrusted, match="has another name elsewhere"):
         make(Redis).start()
     assert (folder / "victim").stat().st_uid == 0

@@ -7,6 +7,7 @@ import pytest
 from scheduler.jobs.job import id_bytes
 from scheduler.storage.rows import Accepted
 from scheduler.storage.store import Store
+from scheduler.storage.stream import Lengths, Stream
 from tests.storage.factory import alter, dead, live_worker, new_id, new_job, running, submitted
 
 STATE = "status, attempt, fence"
@@ -78,3 +79,14 @@ async def test_the_record_itself_refuses_what_no_job_can_be(store: Store) -> Non
     ):
         with pytest.raises(psycopg.errors.CheckViolation):
             await alter(store, f"jobs SET {change} WHERE id", job)
+
+
+async def test_lanes_count_with_the_stream(stream: Stream) -> None:
+    await stream.publish([new_id() for _ in range(3)])
+    await stream.forward("T", await stream.read("a", 2))
+    await stream.trim()
+    assert await stream.lengths() == Lengths(3, 0, 0, 0)
+    await stream.open_lanes()
+    stream.types = frozenset({"T"})
+    await stream.read("a", 3)
+    assert (await stream.lengths()).pending == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import resource
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -48,6 +49,20 @@ async def test_a_closed_port_is_reported_at_once_with_its_cause() -> None:
         with pytest.raises(StoreUnavailable, match="refused") as raised:
             await postgres.fetch("SELECT 1")
         assert isinstance(raised.value.__cause__, psycopg.OperationalError)
+
+
+async def test_a_deadline_holds_where_descriptors_have_run_out(database_url: str) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with linked(database_url) as (link, url), pool(url, deadline_seconds=0.5) as postgres:
+        await postgres.fetch("SELECT 1")
+        link.silence()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))
+        try:
+            async with asyncio.timeout(10):
+                with pytest.raises(StoreUnavailable, match=r"no answer in 0\.5 s"):
+                    await postgres.fetch("SELECT 1")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 async def test_a_link_that_goes_silent_before_a_query_ends_it_within_the_deadline(database_url: str) -> None:

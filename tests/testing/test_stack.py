@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from scheduler import SchedulerError
@@ -69,6 +70,26 @@ async def test_drained_says_what_is_left(scheduler_stack: Stack) -> None:
         await client.submit("NOOP", {})
     with pytest.raises(AssertionError, match=r"a drained stack not seen .*'unfinished': 1, 'stream': 1"):
         await scheduler_stack.drained(within=1)
+
+
+async def test_what_waits_in_a_lane_is_left_and_a_key_of_another_type_is_no_end_of_the_wait(
+    scheduler_stack: Stack,
+) -> None:
+    lanes = f"{{{scheduler_stack.stream}}}:lanes"
+    with scheduler_stack.redis() as client:
+        client.sadd(lanes, "REST")
+        client.xadd(f"{{{scheduler_stack.stream}}}:lane:REST", {"id": "x"})
+        with pytest.raises(AssertionError, match=r"a drained stack not seen .*'stream': 1"):
+            await scheduler_stack.drained(within=0.3)
+        client.set(lanes, "no set")
+        with pytest.raises(AssertionError, match=r"a drained stack not seen .*WRONGTYPE"):
+            await scheduler_stack.drained(within=0.3)
+
+
+async def test_a_worker_makes_the_tables_that_its_registration_is_looked_for_in(scheduler_stack: Stack) -> None:
+    with psycopg.connect(scheduler_stack.database_url, autocommit=True, connect_timeout=5) as connection:
+        connection.execute("DROP SCHEMA scheduler CASCADE")
+    await scheduler_stack.worker()
 
 
 async def test_a_process_that_cannot_start_fails_at_once_with_the_end_of_its_log(scheduler_stack: Stack) -> None:

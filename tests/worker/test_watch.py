@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,6 +47,19 @@ async def test_what_stands_still_for_too_many_beats_ends_the_process(
         await nine_beats(moves=moves, starved=starved)
 
 
+async def test_a_process_without_a_descriptor_left_cannot_settle_what_it_holds_and_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch, "end_process", end)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))
+    try:
+        with pytest.raises(EndedError, match="the opening of files has stood still for 3 s"):
+            await nine_beats(moves=True, starved=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 async def test_what_moves_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "end_process", end)
     await nine_beats(moves=True, starved=False)
@@ -63,3 +80,14 @@ async def test_a_worker_whose_heartbeat_ends_ends_too(monkeypatch: pytest.Monkey
     own.start()
     await eventually(lambda: reasons == ["the heartbeat has ended"], within=10)
     await own.stop()
+
+
+@pytest.mark.parametrize("closed", ["import os, sys; os.close(2); sys.stderr = None; ", ""], ids=["closed", "unread"])
+def test_a_useless_worker_ends_though_it_cannot_say_why(closed: str) -> None:
+    ending = "import sys; from scheduler.worker.watch import end_process; sys.stdin.read(); end_process('of no use')"
+    process = subprocess.Popen([sys.executable, "-c", closed + ending], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdin
+    assert process.stderr
+    process.stderr.close()
+    process.stdin.close()
+    assert process.wait(30) == os.EX_SOFTWARE

@@ -107,7 +107,7 @@ async def a_delivery_is_moved_to_a_lane_once_and_may_be_moved_again(w: World) ->
     w.stream.types = frozenset({"NOOP"})
     await w.stream.open_lanes()
     [moved] = (await w.stream.take(OTHER, 9)).deliveries
-    assert (moved.job_id, await lengths(w)) == (job_id, (1, 0, 0, 0))
+    assert (moved.job_id, await lengths(w)) == (job_id, (2, 1, 0, 0))
     await w.stream.ack([moved.entry])
 
 
