@@ -206,7 +206,7 @@ def _report(verb: str, ids: list[str]) -> None:
 
 def _talk(url: str | None, call: Any) -> Any:
     config = settings.load()
-    address = url or f"http://{config.host}:{config.port}"
+    address = url or config.own_url
 
     async def conversation() -> Any:
         async with Client(address, key=config.own_key) as client:

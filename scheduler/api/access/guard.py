@@ -16,14 +16,13 @@ from scheduler.api import docs
 from scheduler.api.access.audit import Audit, address
 from scheduler.api.access.keys import Caller, Keys
 from scheduler.errors import Denied
-from scheduler.settings import LOOPBACK, Settings
+from scheduler.settings import EVERYWHERE, LOOPBACK, Settings
 from scheduler.storage.store import Store
 
 Headers = dict[bytes, bytes]
 Seen = tuple[bytes | None, ...]
 
 OPEN_PATHS = docs.OPEN_PATHS | {"/healthz", "/readyz"}
-ANY = ("0.0.0.0", "::", "")  # noqa: S104  (not bound to)
 ONCE = (b"host", b"authorization", b"content-type", b"content-length", b"origin", b"sec-fetch-site", b"idempotency-key")
 BURST = 100
 WINDOW_SECONDS = 10.0
@@ -39,7 +38,7 @@ class Guard:
     def __init__(self, settings: Settings, store: Store) -> None:
         self.keys, self.audit = Keys(settings, store), Audit(store, settings.retention_seconds)
         self._failed, self._until = Counter[str](), 0.0
-        named = [*LOOPBACK, *settings.hosts, *([] if settings.host in ANY else [settings.host])]
+        named = [*LOOPBACK, *settings.hosts, *([] if settings.host in EVERYWHERE else [settings.host])]
         self._hosts = {_name(f"[{host}]" if host.count(":") > 1 else host) for host in named}
 
     async def check(self, scope: Scope, headers: Headers) -> None:
