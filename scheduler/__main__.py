@@ -95,8 +95,7 @@ def submit(
 
 @app.command()
 def status(
-    job_id: Annotated[str | None, typer.Argument(help="A job; none: the whole system")] = None,
-    url: Url = None,
+    job_id: Annotated[str | None, typer.Argument(help="A job; none: the whole system")] = None, url: Url = None
 ) -> None:
     """Show one job, or backlog, dead letters and workers."""
     if job_id:

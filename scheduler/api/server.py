@@ -214,6 +214,5 @@ class Server(uvicorn.Server):
         except OSError as error:
             reason = f"cannot listen on {self._host}:{self._port}: {error.strerror}"
             raise ConfigurationError(f"{reason}; stop what uses it, or set SCHEDULER_PORT") from error
-        shown = f"[{self._host}]" if is_v6 else self._host
-        tell(API_LISTENING, url=f"http://{shown}:{listener.getsockname()[1]}")
+        tell(API_LISTENING, url=f"http://{f'[{self._host}]' if is_v6 else self._host}:{listener.getsockname()[1]}")
         await self.serve([listener])

@@ -53,8 +53,7 @@ class Guard:
         is_bare = get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers
         kind = None if is_bare else get(b"content-type", b"")
         seen = get(b"host"), get(b"authorization"), get(b"origin"), get(b"sec-fetch-site"), kind
-        has_twice = len(headers) < len(scope["headers"])
-        caller = None if has_twice else self.keys.admitted.get(seen)
+        caller = None if len(headers) < len(scope["headers"]) else self.keys.admitted.get(seen)
         try:
             if caller is None:
                 caller = await self._admit(scope, headers, seen)
@@ -81,8 +80,7 @@ class Guard:
         if (caller := await self.keys.caller(authorization)) is None:
             if wait := self._wait(address(scope)):
                 raise Denied(429, "too many requests without a valid key came from this address", wait)
-            remedy = "with a key of `scheduler keys add` or SCHEDULER_API_KEYS"
-            raise Denied(401, f"send `Authorization: Bearer KEY` {remedy}")
+            raise Denied(401, "send `Authorization: Bearer KEY`, a key of `scheduler keys add` or SCHEDULER_API_KEYS")
         if kind is not None and not _JSON.fullmatch(kind.strip()):
             raise Denied(415, f"Content-Type {_shown(kind)} is not taken; send a body as application/json")
         if site is None:
