@@ -95,8 +95,7 @@ def submit(
 
 @app.command()
 def status(
-    job_id: Annotated[str | None, typer.Argument(help="A job; none: the whole system")] = None,
-    url: Url = None,
+    job_id: Annotated[str | None, typer.Argument(help="A job; none: the whole system")] = None, url: Url = None
 ) -> None:
     """Show one job, or backlog, dead letters and workers."""
     if job_id:
@@ -206,7 +205,7 @@ def _report(verb: str, ids: list[str]) -> None:
 
 def _talk(url: str | None, call: Any) -> Any:
     config = settings.load()
-    address = url or f"http://{config.host}:{config.port}"
+    address = url or config.own_url
 
     async def conversation() -> Any:
         async with Client(address, key=config.own_key) as client:

@@ -20,14 +20,7 @@ from scheduler import settings
 from scheduler.errors import InvalidJob, PayloadTooLarge, RequestRefused, StoreUnavailable
 from scheduler.jobs.job import IdSequence, NewJob, id_text
 from scheduler.storage.store import QUERIES, columns
-from scheduler.submission.submission import (
-    MAX_BATCH_JOBS,
-    Batch,
-    Options,
-    Submission,
-    refused,
-    require_same,
-)
+from scheduler.submission.submission import MAX_BATCH_JOBS, Batch, Options, Submission, refused, require_same
 
 One = TypeVar("One")
 Several = TypeVar("Several")
@@ -252,9 +245,8 @@ class Client(_Calls[Awaited[dict[str, Any]], Awaited[list[str]]]):
     async def _send(self, method: str, path: str, *, patient: bool = False, **options: Any) -> Any:
         pauses = iter(_PAUSES if patient else ())
         while True:
-            answer: _Answer
             try:
-                answer = await self._http.request(method, path, **options)
+                answer: _Answer = await self._http.request(method, path, **options)
             except httpx.TransportError as error:
                 answer = error
             if (pause := _pause(answer, next(pauses, None))) is None:
@@ -277,9 +269,8 @@ class SyncClient(_Calls[dict[str, Any], list[str]]):
     def _send(self, method: str, path: str, *, patient: bool = False, **options: Any) -> Any:
         pauses = iter(_PAUSES if patient else ())
         while True:
-            answer: _Answer
             try:
-                answer = self._http.request(method, path, **options)
+                answer: _Answer = self._http.request(method, path, **options)
             except httpx.TransportError as error:
                 answer = error
             if (pause := _pause(answer, next(pauses, None))) is None:

@@ -15,6 +15,7 @@ from scheduler.jobs.retry import RetryPolicy
 
 PREFIX = "SCHEDULER_"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (to listen on -> how this machine reaches it)
 OF_TESTS = "TEST_"  # read by scheduler.testing.fixtures, of no meaning to a process
 
 
@@ -78,6 +79,12 @@ class Settings(BaseSettings):
     def is_public(self) -> bool:
         """Whether others than this machine can reach an API on `host`."""
         return self.host not in LOOPBACK
+
+    @property
+    def own_url(self) -> str:
+        """Where programs on this machine reach an API on `host`."""
+        host = EVERYWHERE.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def own_key(self) -> str | None:

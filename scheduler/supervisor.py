@@ -35,7 +35,7 @@ def run_up(settings: Settings, workers: int) -> int:
         try:
             for order, name in enumerate(["api", *["worker"] * workers]):
                 crew.start(_launch(name, order, urls))
-            tell(UP, api=f"http://{settings.host}:{settings.port}/docs", workers=workers, stop="Ctrl-C")
+            tell(UP, api=f"{settings.own_url}/docs", workers=workers, stop="Ctrl-C")
             while not stops:
                 for child in crew.tend():
                     wait = round(child.wait_seconds, 1)

@@ -62,6 +62,23 @@ def test_a_client_sends_the_first_key_in_clear(environment: pytest.MonkeyPatch, 
     assert settings.load().own_key == sent
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:3000"),
+        ("jobs.example.com", "http://jobs.example.com:3000"),
+        ("::1", "http://[::1]:3000"),
+        ("0.0.0.0", "http://127.0.0.1:3000"),
+        ("::", "http://[::1]:3000"),
+    ],
+)
+def test_the_command_line_reaches_an_api_wherever_it_listens(
+    environment: pytest.MonkeyPatch, host: str, url: str
+) -> None:
+    environment.setenv("SCHEDULER_HOST", host)
+    assert settings.load().own_url == url
+
+
 def test_settings_cannot_be_changed(environment: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         settings.load().port = 1  # type: ignore[misc]

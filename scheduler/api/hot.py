@@ -54,6 +54,8 @@ class HotPath:
         handle, limit = self._own.get((method, path), (None, self._other_bytes))
         try:
             await self._guard.check(scope, headers)
+            if method == "HEAD":  # the server sends no body after it
+                scope = {**scope, "method": (method := "GET")}
             scope["body"] = await self._body(headers, receive, limit)
             if method == "GET":
                 scope["body"] = b""  # nothing reads it, and a long poll would keep it

@@ -49,8 +49,7 @@ class Gauges:
 
     def __init__(self, store: Store, stream: Stream) -> None:
         self._store, self._stream = store, stream
-        self._lock = asyncio.Lock()
-        self._read_at = -1e9
+        self._lock, self._read_at = asyncio.Lock(), -1e9
         self._stats: Stats | None = None
 
     async def stats(self) -> Stats:

@@ -32,8 +32,7 @@ class Readiness:
         self._store, self._stream, self._services = store, stream, services
         self._lock = asyncio.Lock()
         self._answer: dict[str, str] = {}
-        self._starved = 0.0
-        self._looked_at = -FRESH_SECONDS
+        self._starved, self._looked_at = 0.0, -FRESH_SECONDS
 
     async def answer(self) -> dict[str, str]:
         """For each part "ok", or what is wrong with it."""
@@ -90,16 +89,7 @@ def build_parts(settings: Settings, store: Store, stream: Stream, registry: Regi
     publisher = Publisher(stream)
     intake = Intake(store, publisher, backlog)
     types = Types(store, registry)
-    waiters, guard = Waiters(store), Guard(settings, store)
+    waiters, guard, gauges = Waiters(store), Guard(settings, store), Gauges(store, stream)
     services = (*intake.lanes, publisher, backlog, types, waiters, guard.keys, guard.audit)
-    return Parts(
-        store,
-        stream,
-        types,
-        intake,
-        waiters,
-        Gauges(store, stream),
-        Readiness(store, stream, services),
-        guard,
-        services,
-    )
+    readiness = Readiness(store, stream, services)
+    return Parts(store, stream, types, intake, waiters, gauges, readiness, guard, services)

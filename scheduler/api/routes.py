@@ -61,6 +61,8 @@ SHAPES = (Submission, Batch, Job, Page, Stats, schemas.SubmittedJob, schemas.Sub
           schemas.Selection, schemas.Redrive, schemas.Selected)  # fmt: skip
 EXAMPLE = {"type": "EMAIL", "payload": {"to": "ann@example.com", "subject": "hello"}, "idempotency_key": "order-17"}
 KEY_HEADER = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
+TAKES_JOB = {"parameters": [KEY_HEADER], **takes(Submission, EXAMPLE)}
+HOT: dict[str, Any] = {"status_code": 202, "response_model": None}  # answered in `hot`
 SUBMITTED: Responses = {
     200: {"description": "The key's job, accepted before", "content": content(schemas.SubmittedJob)},
     202: {"content": content(schemas.SubmittedJob)},
@@ -83,38 +85,16 @@ async def parts(request: Request) -> Parts:
     return found
 
 
-async def _selection(request: Request) -> schemas.Selection:
-    return schemas.read_selection(request.scope["body"])
-
-
-async def _redrive(request: Request) -> schemas.Redrive:
-    return schemas.read_redrive(request.scope["body"])
-
-
 Own = Annotated[Parts, Depends(parts)]
-Asked = Annotated[schemas.Selection, Depends(_selection)]
-AskedRedrive = Annotated[schemas.Redrive, Depends(_redrive)]
 
 
-@router.post(
-    "/jobs",
-    status_code=202,
-    response_model=None,
-    responses=SUBMITTED | REFUSED,
-    openapi_extra={"parameters": [KEY_HEADER], **takes(Submission, EXAMPLE)},
-)
+@router.post("/jobs", **HOT, responses=SUBMITTED | REFUSED, openapi_extra=TAKES_JOB)
 async def submit() -> NoReturn:
     """Submit one job. 202 means its row has committed; a repeat with the same idempotency key answers 200."""
     raise HTTPException(404)  # answered in scheduler.api.hot; a path with a newline at its end comes here
 
 
-@router.post(
-    "/jobs/batch",
-    status_code=202,
-    response_model=None,
-    responses=SUBMITTED_BATCH | REFUSED,
-    openapi_extra=takes(Batch, {"jobs": [EXAMPLE]}),
-)
+@router.post("/jobs/batch", **HOT, responses=SUBMITTED_BATCH | REFUSED, openapi_extra=takes(Batch, {"jobs": [EXAMPLE]}))
 async def submit_batch() -> NoReturn:
     """Submit up to 10,000 jobs, all or nothing; the ids come in order."""
     raise HTTPException(404)  # answered in scheduler.api.hot; a path with a newline at its end comes here
@@ -162,8 +142,9 @@ async def list_dead(own: Own, type: Type = None, limit: Limit = 100, cursor: Cur
 
 
 @router.post("/dlq/redrive", response_model=None, responses=TAKEN, openapi_extra=takes(schemas.Redrive, SOME))
-async def redrive(own: Own, selection: AskedRedrive, request: Request) -> Response:
+async def redrive(own: Own, request: Request) -> Response:
     """Send dead letters back with a fresh count of attempts. Without any condition it takes the oldest `limit`."""
+    selection = schemas.read_redrive(request.scope["body"])
     ids = await _chosen(own, selection)
     if not selection.dry_run:
         own.guard.audit.did(request.scope, "redrive", _described(selection, ids))
@@ -176,8 +157,9 @@ async def redrive(own: Own, selection: AskedRedrive, request: Request) -> Respon
 
 
 @router.delete("/dlq", response_model=None, responses=TAKEN, openapi_extra=takes(schemas.Selection, SOME))
-async def purge(own: Own, selection: Asked, request: Request) -> Response:
+async def purge(own: Own, request: Request) -> Response:
     """Delete dead letters and their jobs for good. Send `{}` to delete the oldest `limit`, whatever they are."""
+    selection = schemas.read_selection(request.scope["body"])
     ids = await _chosen(own, selection)
     if not selection.dry_run:
         own.guard.audit.did(request.scope, "purge", _described(selection, ids))

@@ -27,10 +27,8 @@ from scheduler.submission.submission import (
 Read = TypeVar("Read")
 SHOWN_BYTES = 1 << 20
 
-_OPENING, _NEXT = (
-    re.compile(rb'\s{0,999}\{\s{0,999}"jobs"\s{0,999}:\s{0,999}\[\s{0,999}'),
-    re.compile(rb"\s{0,999}(?:(,)\s{0,999}|\]\s{0,999}\}\s{0,999}\Z)"),
-)
+_OPENING = re.compile(rb'\s{0,999}\{\s{0,999}"jobs"\s{0,999}:\s{0,999}\[\s{0,999}')
+_NEXT = re.compile(rb"\s{0,999}(?:(,)\s{0,999}|\]\s{0,999}\}\s{0,999}\Z)")
 _LONE_SURROGATE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )

@@ -1,7 +1,7 @@
 """The HTTP server: uvicorn with our socket, our signal handling and our log, and with bounds for each connection.
 
-A connection has HEAD_SECONDS to send the head of its first or next request. When there are as many as the process can
-have, the one that has kept the server waiting longest is closed for a new one.
+A connection has HEAD_SECONDS to begin and for the head of each request, and may rest for KEPT_SECONDS between two. When
+there are as many as the process can have, the one that has kept the server waiting longest is closed for a new one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from httptools import HttpParserError, HttpParserUpgrade
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -30,6 +31,7 @@ QUIET: dict[str, Any] = {"access_log": False, "log_config": None, "server_header
 MAX_CONNECTIONS = 10_000
 OTHER_FILES = 64
 HEAD_SECONDS, REQUEST_SECONDS = 10.0, 120.0
+KEPT_SECONDS = 75  # longer than pools of connections keep theirs, or a request meets the end of its connection
 MAX_HEAD_BYTES, PIECE_BYTES = 64 << 10, 16 << 10
 
 
@@ -56,13 +58,13 @@ class Clients(ServerState):
     def sweep(self, now: float) -> None:
         """End the connections that have had their time."""
         for connection in [each for each in self.connections if isinstance(each, Connection)]:
-            if now - connection.since > (HEAD_SECONDS if connection.is_idle else REQUEST_SECONDS):
+            if now - connection.since > connection.patience:
                 connection.end()
 
 
 class Connection(HttpToolsProtocol):
     """One client's connection. What comes in one go is parsed in pieces, and no further than to a request that has to
-    wait for the answer before it. `since`: when it last finished a request or an answer.
+    wait for the answer before it. `since`: when it last began or finished a request, or finished an answer.
     """
 
     server_state: Clients
@@ -74,6 +76,13 @@ class Connection(HttpToolsProtocol):
         """Whether it has neither a request under way nor an answer left to take."""
         is_free = self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
         return is_free and not self.transport.get_write_buffer_size()
+
+    @property
+    def patience(self) -> float:
+        """Seconds that it may stay as it is."""
+        if not self.is_idle:
+            return REQUEST_SECONDS
+        return HEAD_SECONDS if self._head_bytes or self.cycle is None else KEPT_SECONDS
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Let it in; another may have to go."""
@@ -100,14 +109,35 @@ class Connection(HttpToolsProtocol):
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, f"the request's head has more than {MAX_HEAD_BYTES} bytes; send less of it")
             else:
-                super().data_received(piece)
+                self._feed(piece)
         if self._unread:
             self.flow.pause_reading()
+
+    def _feed(self, piece: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(piece)
+        except HttpParserUpgrade as offer:  # the parser passes over a body: once more without the offer
+            method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+            lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
+            lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+            self._unread = b"\r\n".join([*lines, b"", piece[offer.args[0] :]]) + self._unread
+            if method == b"CONNECT":
+                self._refuse(400, "this is no proxy; send CONNECT to one")
+        except HttpParserError:
+            self._refuse(400, "it is not HTTP/1.1, or its address is none; correct its first lines")
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self.since = self.loop.time()
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._head_bytes = 0
-        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+            self.headers = []  # trailers are not the request's
 
     def on_body(self, body: bytes) -> None:
         """What comes is no head."""
@@ -116,6 +146,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole: now the client waits."""
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         if not self.cycle.response_complete:
             self.since = self.loop.time()
@@ -138,10 +170,6 @@ class Connection(HttpToolsProtocol):
         else:
             self.transport.abort()
 
-    def send_400_response(self, msg: str) -> None:
-        """The answer to what is no HTTP."""
-        self._refuse(400, f"{msg} It is not HTTP/1.1, or its address is none; correct its first lines")
-
     def _refuse(self, status: int, detail: str) -> None:
         self._unread = b""
         self.transport.write(raw_problem(status, detail))
@@ -153,7 +181,16 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         grace = max(1, int(settings.grace_seconds))
-        super().__init__(uvicorn.Config(app, http=Connection, **PROTOCOL, **QUIET, timeout_graceful_shutdown=grace))
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Connection,
+                **PROTOCOL,
+                **QUIET,
+                timeout_graceful_shutdown=grace,
+                timeout_keep_alive=KEPT_SECONDS,
+            )
+        )
         self._host, self._port = settings.host, settings.port
         self.server_state = self._clients = Clients()
 
@@ -177,5 +214,5 @@ class Server(uvicorn.Server):
         except OSError as error:
             reason = f"cannot listen on {self._host}:{self._port}: {error.strerror}"
             raise ConfigurationError(f"{reason}; stop what uses it, or set SCHEDULER_PORT") from error
-        tell(API_LISTENING, url=f"http://{self._host}:{listener.getsockname()[1]}")
+        tell(API_LISTENING, url=f"http://{f'[{self._host}]' if is_v6 else self._host}:{listener.getsockname()[1]}")
         await self.serve([listener])

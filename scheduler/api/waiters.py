@@ -25,8 +25,7 @@ class Waiters(Service):
 
     def __init__(self, store: Store) -> None:
         super().__init__()
-        self._store = store
-        self._count, self._most = 0, min(MAX_WAITERS, most_connections() // 2)
+        self._store, self._count, self._most = store, 0, min(MAX_WAITERS, most_connections() // 2)
         self._events: defaultdict[bytes, set[asyncio.Event]] = defaultdict(set)
 
     async def wait(self, job_id: bytes, seconds: float, receive: Receive) -> None:

@@ -16,14 +16,13 @@ from scheduler.api import docs
 from scheduler.api.access.audit import Audit, address
 from scheduler.api.access.keys import Caller, Keys
 from scheduler.errors import Denied
-from scheduler.settings import LOOPBACK, Settings
+from scheduler.settings import EVERYWHERE, LOOPBACK, Settings
 from scheduler.storage.store import Store
 
 Headers = dict[bytes, bytes]
 Seen = tuple[bytes | None, ...]
 
 OPEN_PATHS = docs.OPEN_PATHS | {"/healthz", "/readyz"}
-ANY = ("0.0.0.0", "::", "")  # noqa: S104  (not bound to)
 ONCE = (b"host", b"authorization", b"content-type", b"content-length", b"origin", b"sec-fetch-site", b"idempotency-key")
 BURST = 100
 WINDOW_SECONDS = 10.0
@@ -39,7 +38,7 @@ class Guard:
     def __init__(self, settings: Settings, store: Store) -> None:
         self.keys, self.audit = Keys(settings, store), Audit(store, settings.retention_seconds)
         self._failed, self._until = Counter[str](), 0.0
-        named = [*LOOPBACK, *settings.hosts, *([] if settings.host in ANY else [settings.host])]
+        named = [*LOOPBACK, *settings.hosts, *([] if settings.host in EVERYWHERE else [settings.host])]
         self._hosts = {_name(f"[{host}]" if host.count(":") > 1 else host) for host in named}
 
     async def check(self, scope: Scope, headers: Headers) -> None:
@@ -54,8 +53,7 @@ class Guard:
         is_bare = get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers
         kind = None if is_bare else get(b"content-type", b"")
         seen = get(b"host"), get(b"authorization"), get(b"origin"), get(b"sec-fetch-site"), kind
-        has_twice = len(headers) < len(scope["headers"])
-        caller = None if has_twice else self.keys.admitted.get(seen)
+        caller = None if len(headers) < len(scope["headers"]) else self.keys.admitted.get(seen)
         try:
             if caller is None:
                 caller = await self._admit(scope, headers, seen)
@@ -82,8 +80,7 @@ class Guard:
         if (caller := await self.keys.caller(authorization)) is None:
             if wait := self._wait(address(scope)):
                 raise Denied(429, "too many requests without a valid key came from this address", wait)
-            remedy = "with a key of `scheduler keys add` or SCHEDULER_API_KEYS"
-            raise Denied(401, f"send `Authorization: Bearer KEY` {remedy}")
+            raise Denied(401, "send `Authorization: Bearer KEY`, a key of `scheduler keys add` or SCHEDULER_API_KEYS")
         if kind is not None and not _JSON.fullmatch(kind.strip()):
             raise Denied(415, f"Content-Type {_shown(kind)} is not taken; send a body as application/json")
         if site is None:
