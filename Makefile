@@ -33,7 +33,7 @@ lab: install  ## the same, with JupyterLab
 	@$(BIN)/python -m chaos up --lab
 
 test: install lint  ## everything CI checks: lint, types, layers, all tests
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 lint: install  ## ruff, mypy strict, import-linter
 	@$(BIN)/ruff check .
