@@ -24,7 +24,7 @@ READ_ON_PURPOSE = {  # the environment, as soon as they are imported
 # Lines of code, as `cloc` counts them: blank ones, comments and docstrings are free. Docstrings are demanded below, and
 # nobody should save lines by saying less.
 MAX_CODE_LINES = {
-    "scheduler": 5_193,  # without embedded/ and testing/; the aim is 3,700
+    "scheduler": 5_202,  # without embedded/ and testing/; the aim is 3,700
     "chaos/model": 1_000,
 }
 

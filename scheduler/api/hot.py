@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from scheduler.api.access.guard import Guard
 from scheduler.api.problems import from_error
@@ -62,7 +62,7 @@ class HotPath:
             answer: ASGIApp = await handle(headers, scope["body"]) if handle else self._behind
         except Exception as error:
             answer = from_error(error, method, path)
-        await answer(scope, receive, send)
+        await answer(scope, receive, _to_who_may_be_gone(send))
 
     async def _submit(self, headers: Headers, content: bytes) -> Response:
         [job] = await self._jobs(len(content), self._reading(content, _key(headers)))
@@ -155,6 +155,19 @@ async def _in_turns(steps: Steps[Made]) -> Made:
         if time.perf_counter() > until:
             await asyncio.sleep(0)
             until = time.perf_counter() + TURN_SECONDS
+
+
+def _to_who_may_be_gone(send: Send) -> Send:
+    """uvloop raises when something is sent to a client that hung up a moment ago, before anybody is told of it."""
+
+    async def told(message: Message) -> None:
+        try:
+            await send(message)
+        except RuntimeError as error:
+            if "the handler is closed" not in str(error):
+                raise
+
+    return told
 
 
 def _key(headers: Headers) -> str | None:

@@ -98,3 +98,23 @@ async def test_head_is_answered_as_get_without_its_body(cluster: Cluster) -> Non
         writer.close()
         assert (int(head.split()[1]), body) == (status, b""), path
         assert b"content-length: " in head.lower(), path
+
+
+async def test_what_is_no_http_ends_the_answers_before_it_without_an_error_of_ours(cluster: Cluster) -> None:
+    url = await cluster.api()
+    page = b"GET /docs HTTP/1.1\r\n" + HOST + b"\r\n"
+    for behind in (b"\x00no request\r\n\r\n", page + b"\x00no request\r\n\r\n"):
+        for _ in range(20):
+            assert b"HTTP/1.1 400 " in await said_at_once(url, page + behind)
+    assert "request_failed" not in cluster.log()
+    assert "Traceback" not in cluster.log()
+
+
+async def said_at_once(url: str, sent: bytes) -> bytes:
+    """All that is answered before the server closes the connection."""
+    reader, writer = await asyncio.open_connection(urlsplit(url).hostname, urlsplit(url).port)
+    writer.write(sent)
+    async with asyncio.timeout(30):
+        found = await reader.read()
+    writer.close()
+    return found

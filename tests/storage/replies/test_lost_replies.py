@@ -155,7 +155,7 @@ LOOKS: dict[Callable[..., Any], tuple[int, Look]] = {
     Stream.consumers: (1, lambda by: by.stream.consumers()),
     Stream.dead_ids: (1, lambda by: by.stream.dead_ids()),
     Stream.dead_digest: (1, lambda by: by.stream.dead_digest()),
-    Stream.lengths: (4, lambda by: by.stream.lengths()),
+    Stream.lengths: (1, lambda by: by.stream.lengths()),
 }
 
 
