@@ -27,14 +27,11 @@ pytestmark = [pytest.mark.chaos, pytest.mark.e2e, pytest.mark.slow, pytest.mark.
 LANES, POINTS_SEED = 2, 7  # a seed that no control is run at
 SAMPLED_POINTS = (
     "kill@worker.after-read-1",
-    "kill@worker.after-claim-2",
     "kill@worker.handler-end-2",
-    "kill@worker.after-settle-1",
     "pause@worker.handler-start-2",
     "reply_lost@worker.after-claim-1",
     "kill@api.after-commit-1",
     "kill@promoter.after-move-1",
-    "kill@rescuer.after-rescue-2",
 )
 SAMPLED_CONTROLS = ("no-status-guard", "submit-keyless", "retry-due-lost", "overload-dropped")
 
