@@ -90,3 +90,10 @@ async def test_lanes_count_with_the_stream(stream: Stream) -> None:
     stream.types = frozenset({"T"})
     await stream.read("a", 3)
     assert (await stream.lengths()).pending == 3
+
+
+async def test_where_nothing_is_due_the_oldest_due_job_has_no_age(store: Store) -> None:
+    assert (await store.live_counts(100)).oldest_due_seconds == 0
+    await submitted(store, delay_seconds=600)
+    live = await store.live_counts(100)
+    assert (live.due, live.waiting, live.oldest_due_seconds) == (0, 1, 0)

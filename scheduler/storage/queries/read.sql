@@ -33,8 +33,8 @@ SELECT count(*) FILTER (WHERE status = 'PENDING' AND run_at <= now()) AS due,
        count(*) FILTER (WHERE status = 'PENDING' AND run_at > now()) AS waiting,
        count(*) FILTER (WHERE status = 'PROCESSING') AS processing,
        -- From epochs: times that are infinite cannot be subtracted before PostgreSQL 17.
-       coalesce(least(round(extract(epoch FROM now())
-           - extract(epoch FROM min(run_at) FILTER (WHERE status = 'PENDING' AND run_at <= now())), 3), 1e9), 0)::float8
+       least(coalesce(round(extract(epoch FROM now())
+           - extract(epoch FROM min(run_at) FILTER (WHERE status = 'PENDING' AND run_at <= now())), 3), 0), 1e9)::float8
            AS oldest_due_seconds
 FROM (SELECT status, run_at FROM scheduler.jobs WHERE finished_at IS NULL ORDER BY reconcile_at LIMIT %(limit)s) AS live
 
