@@ -98,7 +98,9 @@ class Stack(Started):
 
     def _prepare(self, database_url: str) -> None:
         """Before anything can be cut, and past every proxy."""
-        child = self._crew.start(self._launch("prepare", self.target.prepare(database_url)), doomed=True)
+        own = self.target.prepare(database_url)  # by the same build that is to run on it
+        prepare = Command(own.arguments, {**own.variables, **self.shape.variables})
+        child = self._crew.start(self._launch("prepare", prepare), doomed=True)
         if not until(lambda: not child.alive, PREPARE_SECONDS):
             child.kill()
         if child.exit_code:

@@ -71,3 +71,13 @@ def test_a_process_that_does_not_start_is_named_with_the_end_of_its_log(servers:
         Stack(Plan("bench", 1), folder, servers, shape),
     ):
         pass
+
+
+def test_the_build_that_is_to_run_prepares_its_own_database(folder: Folder) -> None:
+    of_another = Shape(proxied=False, witnessed=False, variables={"SCHEDULER_LOG_LEVEL": "none of these"})
+    with (
+        Servers(toxiproxy_port=None) as own,
+        pytest.raises(StackFailed, match=r"(?s)preparing the database .*LOG_LEVEL"),
+        Stack(Plan("bench", 1, Settings(workers=0)), folder, own, of_another),
+    ):
+        pass
