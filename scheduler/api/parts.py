@@ -11,7 +11,7 @@ from scheduler.api.access.guard import Guard
 from scheduler.api.metrics import Gauges
 from scheduler.api.types import Types
 from scheduler.api.waiters import Waiters
-from scheduler.errors import StoreUnavailable
+from scheduler.errors import SchedulerError, StoreUnavailable
 from scheduler.facts.facts import NOT_READY, tell
 from scheduler.jobs.registry import Registry
 from scheduler.service import Service
@@ -64,8 +64,8 @@ class Readiness:
 async def _reason(probe: Awaitable[str | None]) -> str:
     try:
         return await probe or "ok"
-    except StoreUnavailable as error:
-        return error.reason
+    except SchedulerError as error:  # also a right that was taken away, a value that cannot be read
+        return error.reason if isinstance(error, StoreUnavailable) else str(error)
 
 
 @dataclass(slots=True)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
+import psycopg
 import pytest
 
+from scheduler.api.parts import Readiness
 from scheduler.jobs.job import id_bytes
+from scheduler.storage.postgres import Postgres
 from scheduler.storage.rows import Accepted
 from scheduler.storage.store import Store
 from scheduler.storage.stream import Lengths, Stream
+from tests.cluster import Cluster
 from tests.storage.factory import alter, dead, live_worker, new_id, new_job, running, submitted
 
 STATE = "status, attempt, fence"
@@ -97,3 +103,19 @@ async def test_where_nothing_is_due_the_oldest_due_job_has_no_age(store: Store) 
     await submitted(store, delay_seconds=600)
     live = await store.live_counts(100)
     assert (live.due, live.waiting, live.oldest_due_seconds) == (0, 1, 0)
+
+
+async def test_readiness_names_a_right_that_was_taken_away(store: Store, stream: Stream, cluster: Cluster) -> None:
+    role = f"r_{cluster.stream}"
+    with psycopg.connect(cluster.database_url, autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'".encode())
+        try:
+            url = urlsplit(cluster.database_url)
+            limited = url._replace(netloc=f"{role}:secret@{url.hostname}:{url.port}").geturl()
+            own = Store(Postgres(limited, size=2, deadline_seconds=5, name="tests"))
+            answer = await Readiness(own, stream, ()).answer()
+            await own.close()
+        finally:
+            admin.execute(f"DROP ROLE {role}".encode())
+    assert (answer["postgres"], answer["redis"], answer["loops"]) == ("ok", "ok", "ok")
+    assert "permission denied" in answer["jobs"]

@@ -42,8 +42,8 @@ FROM (SELECT status, run_at FROM scheduler.jobs WHERE finished_at IS NULL ORDER 
 -- Redis has been told of first, among which are those that run
 WITH live AS MATERIALIZED (SELECT id, types FROM scheduler.workers WHERE expires_at > now())
 SELECT CASE WHEN coalesce(bool_or(status = 'PROCESSING' AND worker_id IN (SELECT id FROM live)), false) THEN 0
-       ELSE coalesce(extract(epoch FROM now() - min(run_at) FILTER (
-           WHERE status = 'PENDING' AND type IN (SELECT unnest(types) FROM live))), 0) END::float8
+       ELSE least(coalesce(extract(epoch FROM now()) - extract(epoch FROM min(run_at) FILTER (
+           WHERE status = 'PENDING' AND type IN (SELECT unnest(types) FROM live))), 0), 1e9) END::float8
 FROM (SELECT status, type, run_at, worker_id FROM scheduler.jobs
       WHERE finished_at IS NULL AND run_at <= now() AND reconcile_at < now() + interval '1 minute'
       ORDER BY reconcile_at LIMIT 1000) AS first

@@ -63,6 +63,7 @@ async def test_such_times_stop_neither_figures_nor_keepers(store: Store, stream:
     assert all(0 <= worker.age_seconds <= 1e9 for worker in await store.workers())
     live = await store.live_counts(99)
     assert (live.due + live.waiting, live.oldest_due_seconds) == (len(TIMES) + 1, 1e9)
+    assert await store.starved_seconds() == 1e9
     for written, _ in TIMES:
         await store.postgres.fetch(f"UPDATE scheduler.workers SET expires_at = '{written}'")
         assert len(await store.leases()) == len(TIMES)
