@@ -128,7 +128,7 @@ class StackWorld:
     @contextmanager
     def _postgres(self, what: str, *, stays: bool = False) -> Iterator[psycopg.Connection]:
         """A session of our own, whatever the database's settings are by now."""
-        options = "-c default_transaction_read_only=off"
+        options = "-c default_transaction_read_only=off -c statement_timeout=10s"
         connection: psycopg.Connection | None = None
         try:
             connection = psycopg.connect(self._stack.database_url, autocommit=True, connect_timeout=5, options=options)

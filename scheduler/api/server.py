@@ -91,8 +91,9 @@ class Connection(HttpToolsProtocol):
         self.server_state.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody waits for it any more."""
+        """Nobody waits for it any more; nor does uvicorn's timer, which would keep one that was reset in memory."""
         self.server_state.awaited.pop(self, None)
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

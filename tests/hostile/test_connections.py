@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
@@ -141,3 +142,22 @@ async def test_pipelined_requests_are_answered_in_order(cluster: Cluster) -> Non
     places = [told.index(b"'%d'" % n) for n in range(0, 3_000, 100)]
     assert places == sorted(places)
     assert url
+
+
+async def test_a_connection_that_was_reset_is_forgotten_at_once(cluster: Cluster) -> None:
+    _, address = await api(cluster)
+    asked, at_once = request("GET", "/healthz", json_type=False), struct.pack("ii", 1, 0)
+
+    def reset(times: int) -> None:
+        for _ in range(times):
+            with socket.create_connection(address, timeout=10) as own:
+                own.sendall(asked)
+                assert own.recv(4_096)
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+
+    process = psutil.Process(cluster.processes[0].pid)
+    await asyncio.to_thread(reset, 500)
+    before = process.memory_info().rss
+    await asyncio.to_thread(reset, 5_000)
+    growth = process.memory_info().rss - before
+    assert growth < 5 << 20, f"{growth >> 10} KiB, of 5,000 connections"
