@@ -129,7 +129,7 @@ async def test_every_small_attack_made_by_hand_is_answered_and_holds_up_nobody(
 async def test_every_large_attack_made_by_hand_is_answered_and_holds_up_nobody(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    await besieged(cluster, large(), 1, tmp_path, most_growth=256 << 20)
+    await besieged(cluster, large(), 1, tmp_path, most_growth=160 << 20)
 
 
 @pytest.mark.timeout(3_600)
