@@ -85,9 +85,26 @@ async def test_a_body_that_does_not_arrive_is_given_up_on_every_path(
             assert await _answer_to_silence(app, method, path) == 408, path
 
 
-async def _answer_to_silence(app: ASGIApp, method: str, path: str) -> int:
+async def test_large_bodies_under_way_together_are_bounded_and_small_ones_pass(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hot, "BODY_SECONDS", 1.0)
+    monkeypatch.setattr(hot, "MAX_HELD_BYTES", 300 << 10)
+    settings = Settings(database_url=cluster.database_url, redis_url=cluster.redis_url)
+    async with open_stores(settings, "api", 1) as (store, stream):
+        app, large = build_app(settings, build_parts(settings, store, stream, Registry())), b" " * (200 << 10)
+        first = asyncio.ensure_future(_answer_to_silence(app, "POST", "/jobs", large))
+        await asyncio.sleep(0)
+        assert await _answer_to_silence(app, "POST", "/jobs/batch", large) == 503
+        assert not first.done()
+        assert await _answer_to_silence(app, "POST", "/jobs", b"{") == 408
+        assert await first == 408
+        assert await _answer_to_silence(app, "POST", "/jobs/batch", large) == 408, "what came before is forgotten"
+
+
+async def _answer_to_silence(app: ASGIApp, method: str, path: str, half: bytes = b"{") -> int:
     """The status of the answer to a client that sends half a body, and then waits for ever."""
-    sent, halves = list[Any](), [{"type": "http.request", "body": b"{", "more_body": True}]
+    sent, halves = list[Any](), [{"type": "http.request", "body": half, "more_body": True}]
 
     async def receive() -> Any:
         return halves.pop() if halves else await asyncio.Event().wait()
@@ -98,9 +115,7 @@ async def _answer_to_silence(app: ASGIApp, method: str, path: str) -> int:
     scope: dict[str, Any] = {"type": "http", "http_version": "1.1", "scheme": "http", "query_string": b""}
     scope |= {"method": method, "path": path, "raw_path": path.encode(), "headers": [(b"host", b"localhost")]}
     async with asyncio.timeout(10):
-        await app(
-            {**scope, "headers": [(b"host", b"localhost")], "http_version": "1.1", "scheme": "http"}, receive, send
-        )
+        await app(scope, receive, send)
     return int(sent[0]["status"])
 
 

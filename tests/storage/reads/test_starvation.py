@@ -18,7 +18,7 @@ from scheduler.storage.postgres import Postgres
 from scheduler.storage.rows import Looked
 from scheduler.storage.store import Store
 from tests.cluster import Cluster, eventually
-from tests.storage.factory import dead, submitted
+from tests.storage.factory import dead, new_job, submitted
 
 READERS, READS_EACH, SUBMITTED = 32, 3, 60
 OLD_ROWS = 300_000
@@ -75,6 +75,20 @@ async def test_who_waits_for_a_locked_table_keeps_no_submission_waiting(cluster:
     assert set(crowd.submitted) == {202}
     assert crowd.submitted[202] >= SUBMITTED, crowd.submitted
     assert crowd.most_backends <= API_CONNECTIONS + ASKED_CONNECTIONS
+
+
+async def test_what_clients_ask_waits_in_connections_of_its_own(store: Store, database_url: str) -> None:
+    intake, asked = (Postgres(database_url, size=1, deadline_seconds=20, name="tests") for _ in range(2))
+    own, waits = Store(intake, asked), "SELECT pid FROM pg_locks WHERE NOT granted"
+    async with await psycopg.AsyncConnection.connect(database_url) as admin:
+        await admin.execute("LOCK TABLE scheduler.dead_letters IN ACCESS EXCLUSIVE MODE")
+        looking = asyncio.ensure_future(own.dead_page(None, None, 9))
+        await eventually(lambda: store.postgres.fetch(waits), of="a look that waits")
+        assert await own.insert([new_job()]) == 1
+        assert not looking.done()
+        await admin.rollback()
+    assert (await looking).jobs == []
+    await own.close()
 
 
 @pytest.mark.e2e
